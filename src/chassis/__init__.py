@@ -1,0 +1,1 @@
+"""A microservice chassis: discovery, balancing, failover, breakers, configuration, telemetry, gateway."""

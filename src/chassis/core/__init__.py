@@ -1,0 +1,77 @@
+"""The words every layer shares: standard library only, no I/O, no event loop.
+
+A component imports these words and never its siblings; what one component needs of another is a
+contract here (:mod:`chassis.core.contracts`).
+"""
+
+from chassis.core.clock import Clock, monotonic
+from chassis.core.contracts import (
+    Balancer,
+    Discovery,
+    Registered,
+    Registrar,
+    Registration,
+    Subscription,
+    Upstreams,
+)
+from chassis.core.deadline import Deadline, current_deadline, deadline_scope
+from chassis.core.errors import (
+    BulkheadFull,
+    ChassisError,
+    CircuitOpen,
+    ConfigError,
+    DeadlineExceeded,
+    DiscoveryError,
+    NoInstance,
+    Rejected,
+)
+from chassis.core.events import Event, EventBus, Level, Listener, events
+from chassis.core.instances import Freshness, Instance, Reason, Snapshot, Source, Status
+from chassis.core.outcomes import Classifier, Outcome, classify_error
+from chassis.core.policies import Admission, Operation, Permit, Pipeline, Policy
+from chassis.core.registry import NamedPolicy, PolicyRegistry, policies
+
+__all__ = [
+    "Admission",
+    "Balancer",
+    "BulkheadFull",
+    "ChassisError",
+    "CircuitOpen",
+    "Classifier",
+    "Clock",
+    "ConfigError",
+    "Deadline",
+    "DeadlineExceeded",
+    "Discovery",
+    "DiscoveryError",
+    "Event",
+    "EventBus",
+    "Freshness",
+    "Instance",
+    "Level",
+    "Listener",
+    "NamedPolicy",
+    "NoInstance",
+    "Operation",
+    "Outcome",
+    "Permit",
+    "Pipeline",
+    "Policy",
+    "PolicyRegistry",
+    "Reason",
+    "Registered",
+    "Registrar",
+    "Registration",
+    "Rejected",
+    "Snapshot",
+    "Source",
+    "Status",
+    "Subscription",
+    "Upstreams",
+    "classify_error",
+    "current_deadline",
+    "deadline_scope",
+    "events",
+    "monotonic",
+    "policies",
+]

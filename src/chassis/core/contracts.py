@@ -1,0 +1,109 @@
+"""The contracts between layers: each of one to three methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from chassis.core.instances import Instance, Snapshot, Status
+
+_EndpointT = TypeVar("_EndpointT")
+
+
+class Subscription(Protocol):
+    """A running interest in one service."""
+
+    def close(self) -> None:
+        """End it; no call of the listener begins afterwards. Closing twice does nothing."""
+
+
+class Discovery(Protocol):
+    """Knows where services are."""
+
+    def subscribe(self, service: str, listener: Callable[[Snapshot], None]) -> Subscription:
+        """Tell ``listener`` of the newest snapshot, at once if one is known, then of each change.
+
+        May be called from any thread, and the listener may be called from any thread; it must
+        not block. Snapshots of one subscription arrive in order.
+        """
+
+    def describe(self) -> Mapping[str, Any]:
+        """Per watched service: source, age in seconds, instances, the reason when empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What a registrar is told of one listening address.
+
+    :param readiness: asked at each heartbeat, from the background thread; returns the status and
+        a short note. It must not block.
+    """
+
+    service: str
+    id: str
+    host: str
+    port: int
+    scheme: str = "http"
+    zone: str = ""
+    tags: tuple[str, ...] = ()
+    meta: Mapping[str, str] = field(default_factory=dict, hash=False)
+    weight: int = 1
+    readiness: Callable[[], tuple[Status, str]] = field(
+        default=lambda: (Status.PASSING, "ready"), hash=False, compare=False
+    )
+
+
+class Registered(Protocol):
+    """One registration that is being kept alive."""
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the registry has taken the registration and the last heartbeat went through."""
+
+    async def deregister(self) -> None:
+        """Stop the heartbeat, then remove the registration. Never raises; takes at most 3 s."""
+
+
+class Registrar(Protocol):
+    """Announces this process to a registry and keeps the announcement alive."""
+
+    async def register(self, registration: Registration) -> Registered:
+        """Announce ``registration``.
+
+        Returns at once when the registry does not answer: it is retried in the background for as
+        long as the process lives. Runs on the background loop.
+
+        :raises ConfigError: the registration itself cannot be accepted (bad name, port or meta).
+        """
+
+
+class Balancer(Protocol):
+    """Chooses among candidates that are all fit to be called; pure and synchronous."""
+
+    def choose(self, candidates: Sequence[_EndpointT]) -> _EndpointT:
+        """One of ``candidates``, which is never empty and ordered by instance id."""
+
+
+class Upstreams(Protocol):
+    """Sends a request to a service by name, through discovery, balancing and every guard."""
+
+    async def send(self, service: str, request: Any) -> Any:
+        """Send an httpx (or httpx2) ``Request`` to some instance of ``service``.
+
+        :returns: that module's ``Response``, its body unread; the caller closes it.
+        :raises Rejected: no instance could be asked.
+        :raises DeadlineExceeded: the deadline of the whole call passed.
+        """
+
+
+__all__ = [
+    "Balancer",
+    "Discovery",
+    "Instance",
+    "Registered",
+    "Registrar",
+    "Registration",
+    "Subscription",
+    "Upstreams",
+]

@@ -1,0 +1,126 @@
+"""The exception tree.
+
+Names say what the caller can do::
+
+    ChassisError
+    ├── Rejected            refused before anything was sent: safe to try elsewhere or later
+    │   ├── CircuitOpen     the breaker of this dependency or instance is open
+    │   ├── BulkheadFull    as many calls as allowed are in flight
+    │   └── NoInstance      discovery knows no instance of the service (``reason`` says why)
+    ├── DeadlineExceeded    the whole call's time is spent; it may have been sent
+    ├── ConfigError         a setting is unknown, ill-typed or impossible (also a ValueError)
+    └── DiscoveryError      a registry answered something that cannot be used
+
+At the httpx edge each of the first two is the HTTP module's own error too (a ``ConnectError``, a
+``TimeoutException``), so existing ``except`` clauses hold.
+"""
+
+from __future__ import annotations
+
+
+class ChassisError(Exception):
+    """Base of everything chassis raises on its own account."""
+
+
+class Rejected(ChassisError):
+    """The call was refused before it was sent.
+
+    :param message: what was refused and why.
+    :param retry_after: seconds after which a new try makes sense; None if nobody can know.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class CircuitOpen(Rejected):
+    """The circuit breaker ``name`` does not admit calls now.
+
+    :param name: the breaker's name.
+    :param retry_after: seconds until it admits a probe; None if an operator holds it open.
+    :param last_failure: type and message of the failure that counted last, or None.
+    """
+
+    def __init__(
+        self, name: str, *, retry_after: float | None = None, last_failure: str | None = None
+    ) -> None:
+        # The message is made in __str__: a rejection must stay cheap, and most are never printed.
+        super().__init__(name, retry_after=retry_after)
+        self.name = name
+        self.last_failure = last_failure
+
+    def __str__(self) -> str:
+        when = "" if self.retry_after is None else f"; it admits a probe in {self.retry_after:.3g} s"
+        why = f" (last failure: {self.last_failure})" if self.last_failure else ""
+        return f"circuit breaker {self.name!r} is open{when}{why}"
+
+
+class BulkheadFull(Rejected):
+    """``limit`` calls are in flight through the bulkhead ``name`` and the wait was up.
+
+    :param name: the bulkhead's name.
+    :param limit: how many calls it lets in at once.
+    """
+
+    def __init__(self, name: str, *, limit: int, retry_after: float | None = None) -> None:
+        super().__init__(name, retry_after=retry_after)
+        self.name = name
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"bulkhead {self.name!r} is full: {self.limit} calls are in flight"
+
+
+class NoInstance(Rejected):
+    """Discovery knows no instance of ``service`` that may be called.
+
+    :param service: the service's name.
+    :param reason: a :class:`~chassis.core.instances.Reason` value's text, or a sentence.
+    """
+
+    def __init__(self, service: str, *, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(f"no instance of service {service!r}: {reason}", retry_after=retry_after)
+        self.service = service
+        self.reason = reason
+
+
+class DeadlineExceeded(ChassisError, TimeoutError):
+    """The deadline of the whole call passed.
+
+    It may come in the middle of a call, so it does not tell whether the work was done.
+    """
+
+
+class ConfigError(ChassisError, ValueError):
+    """A setting cannot be used.
+
+    :param message: what is wrong, with the value (never a secret's).
+    :param setting: the setting's name as its reader would write it, e.g. ``failure_rate``.
+    :param origin: where the value came from, e.g. ``environment CHASSIS_TIMEOUT``.
+    :param remedy: what to write instead.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        setting: str | None = None,
+        origin: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.setting = setting
+        self.origin = origin
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        setting = f"{self.setting}: " if self.setting else ""
+        origin = f" (from {self.origin})" if self.origin else ""
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{setting}{self.message}{origin}{remedy}"
+
+
+class DiscoveryError(ChassisError):
+    """A registry or name server answered something that cannot be used."""

@@ -1,0 +1,41 @@
+"""One definition of failure for breaker, retry, balancer and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, TypeAlias
+
+from chassis.core.errors import Rejected
+
+
+class Outcome(Enum):
+    """How a guarded call ended, as seen by whoever judges the dependency."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    IGNORED = "ignored"
+    """Says nothing about the dependency: cancellation, an ignored error, a local refusal."""
+
+
+Classifier: TypeAlias = Callable[[Any, BaseException | None], Outcome]
+"""``(result, error) -> Outcome``; exactly one of the two is meaningful (``error`` is None on a result)."""
+
+
+def classify_error(result: Any, error: BaseException | None) -> Outcome:
+    """The default classifier: results are successes, errors are failures, with two exceptions.
+
+    A :class:`~chassis.core.errors.Rejected` never reached the dependency, and what is not an
+    ``Exception`` (cancellation, KeyboardInterrupt, GeneratorExit) is the caller's own will; both
+    are :attr:`Outcome.IGNORED`. An exception group is judged by its members: a failure if any
+    member is one, else ignored.
+    """
+    if error is None:
+        return Outcome.SUCCESS
+    if isinstance(error, BaseExceptionGroup):
+        if any(classify_error(None, member) is Outcome.FAILURE for member in error.exceptions):
+            return Outcome.FAILURE
+        return Outcome.IGNORED
+    if isinstance(error, Rejected) or not isinstance(error, Exception):
+        return Outcome.IGNORED
+    return Outcome.FAILURE

@@ -1,0 +1,99 @@
+"""The process-wide registry of named policies.
+
+It is how ``@CircuitBreaker("payments")`` in a module that never saw a ``Chassis`` still reaches
+logs, metrics, ``/health`` and live configuration.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from chassis.core.errors import ConfigError
+
+
+class NamedPolicy(Protocol):
+    """What the registry needs of a policy."""
+
+    kind: str
+    """``breaker``, ``retry``, ``bulkhead``, ``client``, ..."""
+    name: str
+
+    @property
+    def defaults(self) -> Any:
+        """The options given in code: what every override starts from."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """State and options, as plain values."""
+
+    def reconfigure(self, options: Any) -> None:
+        """Take ``options`` (of the type of :attr:`defaults`) from now on."""
+
+
+class PolicyRegistry:
+    """Named policies by ``kind:name``, held weakly; overrides for those not known yet are kept."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._policies: weakref.WeakValueDictionary[str, NamedPolicy] = weakref.WeakValueDictionary()
+        self._overrides: dict[str, Callable[[Any], Any]] = {}
+
+    def register(self, policy: NamedPolicy) -> str:
+        """Make ``policy`` known, and apply the override waiting for it.
+
+        :returns: its key, ``kind:name``.
+        :raises ConfigError: another live policy has this kind and name.
+        """
+        key = f"{policy.kind}:{policy.name}"
+        with self._lock:
+            other = self._policies.get(key)
+            if other is not None and other is not policy:
+                raise ConfigError(
+                    f"two live policies are called {key!r}",
+                    setting=key,
+                    remedy="give one of them another name, or share the one object",
+                )
+            self._policies[key] = policy
+            override = self._overrides.get(key)
+            if override is not None:
+                policy.reconfigure(override(policy.defaults))
+        return key
+
+    def get(self, key: str) -> NamedPolicy | None:
+        """The live policy of this key, or None."""
+        return self._policies.get(key)
+
+    def items(self) -> list[tuple[str, NamedPolicy]]:
+        """All live policies by key, sorted."""
+        return sorted(self._policies.items(), key=lambda item: item[0])
+
+    def describe(self) -> dict[str, Mapping[str, Any]]:
+        """What every live policy tells of itself, by key."""
+        return {key: policy.describe() for key, policy in self.items()}
+
+    def override(self, overrides: Mapping[str, Callable[[Any], Any]]) -> set[str]:
+        """Replace all overrides: each key's function makes the new options from the defaults.
+
+        A policy whose override went away gets its defaults back. One that is not known yet gets
+        its override when it registers.
+
+        :returns: the keys that no live policy bears now.
+        :raises Exception: what a function raised for bad options; then nothing has been changed.
+        """
+        with self._lock:
+            changes = []
+            for key, policy in self.items():
+                if key in overrides:
+                    changes.append((policy, overrides[key](policy.defaults)))
+                elif key in self._overrides:
+                    changes.append((policy, policy.defaults))
+            self._overrides = dict(overrides)
+            for policy, options in changes:
+                policy.reconfigure(options)
+            return {key for key in overrides if key not in self._policies}
+
+
+policies = PolicyRegistry()
+"""The process-wide registry."""

@@ -1,0 +1,238 @@
+"""The words of chassis.core: errors, outcomes, deadlines, events, instances, options, the registry."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+
+import pytest
+
+from chassis.core import (
+    BulkheadFull,
+    CircuitOpen,
+    ConfigError,
+    Deadline,
+    DeadlineExceeded,
+    Event,
+    EventBus,
+    Instance,
+    NoInstance,
+    Outcome,
+    PolicyRegistry,
+    Rejected,
+    classify_error,
+    current_deadline,
+    deadline_scope,
+)
+from chassis.core.options import check_count, check_fraction, check_seconds
+
+
+def test_core_needs_neither_asyncio_nor_anything_outside_the_standard_library() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import chassis.core;"
+        "print(sorted({m.partition('.')[0] for m in set(sys.modules) - before} - set(sys.stdlib_module_names)),"
+        " 'asyncio' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "['chassis'] False"
+
+
+def test_a_rejection_says_when_to_come_back_and_what_failed_last() -> None:
+    error = CircuitOpen("payments", retry_after=4.25, last_failure="ReadTimeout: 3 s")
+    assert isinstance(error, Rejected)
+    assert error.retry_after == 4.25
+    assert (
+        str(error) == "circuit breaker 'payments' is open; it admits a probe in 4.25 s (last failure: ReadTimeout: 3 s)"
+    )
+    assert "64 calls" in str(BulkheadFull("orders", limit=64))
+    assert "NO" not in str(NoInstance("x", reason="nothing is registered under this name"))
+
+
+def test_a_config_error_is_a_value_error_with_setting_origin_and_remedy() -> None:
+    error = ConfigError("'x' is no number", setting="port", origin="environment PORT", remedy="give a number")
+    assert isinstance(error, ValueError)
+    assert str(error) == "port: 'x' is no number (from environment PORT); give a number"
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (None, Outcome.SUCCESS),
+        (ValueError(), Outcome.FAILURE),
+        (DeadlineExceeded(), Outcome.FAILURE),
+        (CircuitOpen("x"), Outcome.IGNORED),
+        (asyncio.CancelledError(), Outcome.IGNORED),
+        (KeyboardInterrupt(), Outcome.IGNORED),
+        (BaseExceptionGroup("", [asyncio.CancelledError()]), Outcome.IGNORED),
+        (ExceptionGroup("", [CircuitOpen("x")]), Outcome.IGNORED),
+        (BaseExceptionGroup("", [asyncio.CancelledError(), ValueError()]), Outcome.FAILURE),
+    ],
+)
+def test_cancellation_and_local_refusals_say_nothing_about_a_dependency(
+    error: BaseException | None, outcome: Outcome
+) -> None:
+    assert classify_error("result", error) is outcome
+
+
+def test_nested_deadlines_take_the_earliest_and_the_outer_one_comes_back() -> None:
+    with deadline_scope(Deadline.after(1.0)) as outer:
+        with deadline_scope(Deadline.after(5.0)) as inner:
+            assert inner is outer
+            assert current_deadline() is outer
+        with deadline_scope(Deadline.after(0.1)) as shorter:
+            assert shorter is not None
+            assert shorter.remaining() <= 0.1
+        assert current_deadline() is outer
+        with deadline_scope(None):
+            assert current_deadline() is None
+    assert current_deadline() is None
+
+
+def test_a_passed_deadline_raises() -> None:
+    with pytest.raises(DeadlineExceeded):
+        Deadline.after(-0.001).check()
+    Deadline.after(60).check()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened(Event):
+    name = "test.opened"
+    times: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused(Event):
+    name = "test.refused"
+    transition = False
+
+
+def test_transitions_before_the_first_listener_are_kept_and_refusals_are_not() -> None:
+    bus = EventBus(keep=2)
+    for times in (1, 2, 3):
+        bus.emit(Opened(subject="a", times=times))
+    bus.emit(Refused(subject="a"))
+    seen: list[Event] = []
+    stop = bus.subscribe(seen.append)
+    assert [event.details() for event in seen] == [{"times": 2}, {"times": 3}]
+    bus.emit(Refused(subject="b"))
+    assert seen[-1].subject == "b"
+    late: list[Event] = []
+    bus.subscribe(late.append)
+    assert late == []
+    stop()
+    stop()
+    bus.emit(Opened(subject="c"))
+    assert seen[-1].subject == "b"
+    assert late[-1].subject == "c"
+
+
+def test_a_listener_that_raises_is_counted_and_breaks_nothing() -> None:
+    bus = EventBus()
+    assert not bus.listening
+
+    def broken(event: Event) -> None:
+        raise RuntimeError("broken")
+
+    seen: list[Event] = []
+    bus.subscribe(broken)
+    bus.subscribe(seen.append)
+    assert bus.listening
+    bus.emit(Opened(subject="a"))
+    assert bus.listener_errors == 1
+    assert len(seen) == 1
+
+
+def test_an_ipv6_address_is_bracketed() -> None:
+    instance = Instance(id="a", service="s", host="::1", port=80)
+    assert instance.address == "[::1]:80"
+    assert replace(instance, host="h").url == "http://h:80"
+    assert replace(instance, port=81).key != instance.key
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1, 0, True, "1", None])
+def test_trap_60_a_bad_duration_is_refused_with_its_field(value: object) -> None:
+    with pytest.raises(ConfigError, match="^open_for: "):
+        check_seconds("open_for", value)
+
+
+def test_zero_seconds_are_allowed_where_said() -> None:
+    check_seconds("wait", 0, zero=True)
+    check_seconds("wait", 0.001)
+
+
+@pytest.mark.parametrize("value", [math.nan, 0, -0.5, 50, True, "0.5"])
+def test_trap_60_a_bad_fraction_is_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match="^failure_rate: "):
+        check_fraction("failure_rate", value)
+
+
+def test_a_percentage_for_a_fraction_is_told_the_fraction() -> None:
+    with pytest.raises(ConfigError, match="e.g. 0.5 for 50 %"):
+        check_fraction("failure_rate", 50)
+    check_fraction("failure_rate", 1)
+
+
+@pytest.mark.parametrize("value", [0, 1.5, True, "3"])
+def test_trap_60_a_bad_count_is_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match="^probes: "):
+        check_count("probes", value)
+
+
+@dataclass
+class Knob:
+    name: str
+    kind: str = "knob"
+    defaults: int = 1
+    options: int = 1
+    __hash__ = object.__hash__
+
+    def describe(self) -> dict[str, object]:
+        return {"options": self.options}
+
+    def reconfigure(self, options: int) -> None:
+        self.options = options
+
+
+def test_an_override_waits_for_its_policy_and_goes_when_it_is_withdrawn() -> None:
+    registry = PolicyRegistry()
+    assert registry.override({"knob:a": lambda default: default + 1}) == {"knob:a"}
+    knob = Knob("a")
+    assert registry.register(knob) == "knob:a"
+    assert registry.describe() == {"knob:a": {"options": 2}}
+    assert registry.override({"knob:a": lambda default: default + 4}) == set()
+    assert knob.options == 5
+    registry.override({})
+    assert knob.options == 1
+
+
+def test_one_bad_override_changes_nothing() -> None:
+    registry = PolicyRegistry()
+    a, b = Knob("a"), Knob("b")
+    registry.register(a)
+    registry.register(b)
+
+    def bad(default: int) -> int:
+        raise ConfigError("bad")
+
+    with pytest.raises(ConfigError):
+        registry.override({"knob:a": lambda default: 9, "knob:b": bad})
+    assert (a.options, b.options) == (1, 1)
+
+
+def test_two_live_policies_of_one_name_are_refused_and_a_dead_one_is_forgotten() -> None:
+    registry = PolicyRegistry()
+    first = Knob("a")
+    registry.register(first)
+    registry.register(first)
+    with pytest.raises(ConfigError, match="knob:a"):
+        registry.register(Knob("a"))
+    del first
+    gc.collect()
+    assert registry.get("knob:a") is None
+    second = Knob("a")
+    registry.register(second)
+    assert registry.get("knob:a") is second
