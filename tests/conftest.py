@@ -1,0 +1,3 @@
+"""Nothing but the shared fixtures; see tests/support."""
+
+pytest_plugins = ["tests.support.fixtures"]

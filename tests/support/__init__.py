@@ -1,0 +1,1 @@
+"""What tests share: waiting, ports, processes and real servers. Nothing here knows chassis."""

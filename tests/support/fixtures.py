@@ -1,0 +1,74 @@
+"""Fixtures of real servers, and the rule for tests that use them.
+
+A test that asks for one of these fixtures carries the marker ``integration`` without saying so.
+Where a server cannot be had the test is skipped with the reason; with ``CHASSIS_REQUIRE_SERVERS=1``
+it fails.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import BaoServer, ConsulServer, Unavailable, find_bao, find_consul
+
+_REAL_SERVERS = {"consul_server", "own_consul_server", "bao_server", "own_bao_server"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _REAL_SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.integration)
+
+
+def _binary(find: Callable[[], Path]) -> Path:
+    try:
+        return find()
+    except Unavailable as error:
+        if os.environ.get("CHASSIS_REQUIRE_SERVERS") == "1":
+            pytest.fail(f"CHASSIS_REQUIRE_SERVERS=1, but {error}", pytrace=False)
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def consul_server() -> Iterator[ConsulServer]:
+    """A real Consul agent all tests share: use names of your own, and leave it running."""
+    server = ConsulServer(_binary(find_consul))
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def own_consul_server() -> Iterator[ConsulServer]:
+    """A blank real Consul agent of the test's own: to stop, kill, pause and start again."""
+    server = ConsulServer(_binary(find_consul))
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def bao_server() -> Iterator[BaoServer]:
+    """A real OpenBao server all tests share: use paths of your own, and leave it running."""
+    server = BaoServer(_binary(find_bao))
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def own_bao_server() -> Iterator[BaoServer]:
+    """A blank real OpenBao server of the test's own: to seal, stop, kill and start again."""
+    server = BaoServer(_binary(find_bao))
+    try:
+        yield server.start()
+    finally:
+        server.close()
