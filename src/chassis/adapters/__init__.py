@@ -1,0 +1,1 @@
+"""One adapter per outside system. Each is imported only when it is used."""

@@ -1,0 +1,29 @@
+"""Consul: the agent's HTTP API, discovery by blocking queries, registration with a TTL heartbeat."""
+
+from chassis.adapters.consul._api import ConsulAPI
+from chassis.adapters.consul._errors import (
+    ConsulAnswerError,
+    ConsulConflict,
+    ConsulError,
+    ConsulForbidden,
+    ConsulNotFound,
+    ConsulUnavailable,
+    ConsulUnreachable,
+)
+from chassis.adapters.consul._options import ConsulOptions
+from chassis.adapters.consul._protocol import ConsulAnswer, ConsulRequest, KVEntry
+
+__all__ = [
+    "ConsulAPI",
+    "ConsulAnswer",
+    "ConsulAnswerError",
+    "ConsulConflict",
+    "ConsulError",
+    "ConsulForbidden",
+    "ConsulNotFound",
+    "ConsulOptions",
+    "ConsulRequest",
+    "ConsulUnavailable",
+    "ConsulUnreachable",
+    "KVEntry",
+]
