@@ -9,6 +9,7 @@ checksum its publisher lists and kept below ``$XDG_CACHE_HOME/chassis`` (or ``~/
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import lzma
@@ -93,7 +94,7 @@ def _from_distribution() -> Path:
                 tried.append(f"{index}: {error}")
                 continue
             package = _download(mirror + entry["Filename"], sha256=entry["SHA256"])
-            _unpack_into(home, lambda place, package=package: _unpack_deb(package, place))
+            _unpack_into(home, functools.partial(_unpack_deb, package))
             return binary
     raise Unavailable("; ".join(tried) or "this machine has no apt sources")
 
@@ -140,7 +141,7 @@ def _from_hashicorp() -> Path:
     if not wanted:
         raise Unavailable(f"{base}_SHA256SUMS does not list {archive.rpartition('/')[2]}")
     content = _download(archive, sha256=wanted[0])
-    _unpack_into(home, lambda place: _unpack_zip(content, place))
+    _unpack_into(home, functools.partial(_unpack_zip, content))
     return binary
 
 
