@@ -1,0 +1,240 @@
+"""Breaks each promise on purpose and sees its test fail: a test that cannot fail proves nothing.
+
+Every ``tests/sabotage/*.toml`` holds entries of this form::
+
+    [[sabotage]]
+    name = "a cancelled probe gives its permit back"   # the requirement
+    file = "src/chassis/breaker/_machine.py"
+    text = "..."           # occurs exactly once in the file
+    replacement = "..."    # takes the feature away
+    test = "tests/breaker/test_machine.py::test_..."   # must fail then, and passes before
+
+The edits are made in copies of the tree, one per worker; the tree itself is never touched.
+
+    python tests/sabotage/run.py              all of them
+    python tests/sabotage/run.py breaker      the entries of breaker.toml
+    python tests/sabotage/run.py -k probe     those whose name has the word
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "site", "build", "dist", "mutants")
+TEST_FAILED = 1  # pytest's exit status; 2, 4 and 5 say that nothing was tested
+HANG = 30  # seconds a test may take once the code is broken
+FOREIGN_PACKAGE = 70
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sabotage:
+    """One edit that takes a promise away, and the test that must notice."""
+
+    component: str
+    name: str
+    file: str
+    text: str
+    replacement: str
+    test: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.component}: {self.name}"
+
+    def flaw(self) -> str | None:
+        """Why this entry cannot be tried, or None."""
+        file = ROOT / self.file
+        if not file.is_file():
+            return f"there is no file {self.file}"
+        found = file.read_text().count(self.text)
+        if found != 1:
+            return f"its text occurs {found} times in {self.file}, must be once"
+        return "its replacement is its text" if self.text == self.replacement else None
+
+    @contextmanager
+    def applied(self, tree: Path, stamp: int) -> Iterator[None]:
+        """Break the file inside the block. ``stamp`` is new each time, so that no byte code is reused."""
+        file = tree / self.file
+        whole, times = file.read_text(), file.stat()
+        file.write_text(whole.replace(self.text, self.replacement))
+        os.utime(file, (stamp, stamp))
+        try:
+            yield
+        finally:
+            file.write_text(whole)
+            os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def read_entries() -> list[Sabotage]:
+    entries = []
+    for file in sorted(Path(__file__).parent.glob("*.toml")):
+        for table in tomllib.loads(file.read_text()).get("sabotage", []):
+            try:
+                entries.append(Sabotage(component=file.stem, **table))
+            except TypeError as error:
+                raise SystemExit(f"{file.name}: {table.get('name', table)}: {error}") from None
+    return entries
+
+
+# ── the child process: pytest over a copy, reporting what became of each test ────────────────────
+
+
+class Recorder:
+    """A pytest plugin that keeps one word per test: passed, failed or skipped."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, str] = {}
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            self.outcomes[report.nodeid] = report.outcome
+
+
+def child(outcomes: Path, arguments: list[str]) -> int:
+    """Run pytest on the tree of the working directory and write what became of each test."""
+    import pytest
+
+    import chassis
+
+    if not Path(chassis.__file__ or "").is_relative_to(Path.cwd()):
+        print(f"would test {chassis.__file__}, not the copy in {Path.cwd()}")
+        return FOREIGN_PACKAGE
+    recorder = Recorder()
+    status = pytest.main([*arguments, "-q", "-p", "no:cacheprovider"], plugins=[recorder])
+    outcomes.write_text(json.dumps(recorder.outcomes))
+    return status
+
+
+def run_tests(tree: Path, arguments: list[str]) -> tuple[int, dict[str, str], str]:
+    """Pytest's exit status over ``tree``, the outcome of each test, and what it printed."""
+    outcomes = tree / ".outcomes.json"
+    outcomes.unlink(missing_ok=True)
+    script = tree / Path(__file__).relative_to(ROOT)
+    done = subprocess.run(
+        [sys.executable, str(script), "--child", str(outcomes), *arguments],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree / "src")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    ended = json.loads(outcomes.read_text()) if outcomes.exists() else {}
+    return done.returncode, ended, done.stdout + done.stderr
+
+
+# ── the parent ───────────────────────────────────────────────────────────────────────────────────
+
+
+def before(tree: Path, entries: list[Sabotage]) -> dict[str, str]:
+    """What became of each entry's test on the unbroken code: passed, failed, skipped or missing."""
+    tests = sorted({entry.test for entry in entries})
+    _, outcomes, _ = run_tests(tree, tests)
+    if not outcomes:  # one node id that does not exist keeps pytest from running any of them
+        for test in tests:
+            outcomes |= run_tests(tree, [test])[1]
+    state = {}
+    for test in tests:
+        found = {
+            outcome
+            for node, outcome in outcomes.items()
+            if node == test or node.startswith((f"{test}[", f"{test}::"))
+        }
+        state[test] = "missing" if not found else "passed" if found == {"passed"} else min(found - {"passed"})
+    return state
+
+
+def verdict(entry: Sabotage, tree: Path, stamp: int) -> str | None:
+    """None when the test noticed, else what went wrong."""
+    with entry.applied(tree, stamp):
+        status, _, printed = run_tests(tree, [entry.test, "-x", f"--timeout={HANG}"])
+    if status == TEST_FAILED:
+        return None
+    told = (
+        "the test passes all the same" if status == 0 else f"the test could not run (pytest status {status})"
+    )
+    return f"{told}: {entry.test}\n{printed[-1500:]}"
+
+
+def run_all(entries: list[Sabotage], workers: int) -> int:
+    began, counts, stamps = time.monotonic(), {"ok": 0, "skip": 0, "FAIL": 0}, itertools.count(1)
+
+    def tell(word: str, entry: Sabotage, remark: str) -> None:
+        counts[word] += 1
+        print(f"{word:4} {entry.title}{remark}", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="sabotage-") as folder, ThreadPoolExecutor(workers) as pool:
+        trees: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        for number in range(workers):
+            tree = Path(folder).resolve() / str(number)
+            shutil.copytree(ROOT, tree, ignore=LEFT_OUT, symlinks=True)
+            trees.put(tree)
+
+        sound = []
+        for entry in entries:
+            if flaw := entry.flaw():
+                tell("FAIL", entry, f": {flaw}")
+            else:
+                sound.append(entry)
+        first = trees.get()
+        state = before(first, sound) if sound else {}
+        trees.put(first)
+
+        def attempt(entry: Sabotage) -> None:
+            if state[entry.test] == "skipped":
+                return tell("skip", entry, ": its test was skipped")
+            if state[entry.test] != "passed":
+                return tell("FAIL", entry, f": its test {entry.test} {state[entry.test]} before any sabotage")
+            started, tree = time.monotonic(), trees.get()
+            try:
+                wrong = verdict(entry, tree, next(stamps))
+            finally:
+                trees.put(tree)
+            if wrong:
+                return tell("FAIL", entry, f": {wrong}")
+            return tell("ok", entry, f" ({time.monotonic() - started:.1f} s)")
+
+        for _ in pool.map(attempt, sound):
+            pass
+    print(
+        f"sabotage: {counts['ok']} passed, {counts['FAIL']} failed, {counts['skip']} skipped"
+        f" in {time.monotonic() - began:.0f} s"
+    )
+    return 1 if counts["FAIL"] or not counts["ok"] else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Break each promise in a copy and see its test fail.")
+    parser.add_argument("components", nargs="*", help="names of tests/sabotage/*.toml; all by default")
+    parser.add_argument("-k", default="", metavar="WORD", help="only entries whose name has the word")
+    parser.add_argument("-j", type=int, default=max(2, os.cpu_count() or 2), metavar="N", help="workers")
+    chosen = parser.parse_args()
+    entries = [
+        entry
+        for entry in read_entries()
+        if chosen.k in entry.name and (not chosen.components or entry.component in chosen.components)
+    ]
+    return run_all(entries, chosen.j)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        sys.exit(child(Path(sys.argv[2]), sys.argv[3:]))
+    sys.exit(main())
