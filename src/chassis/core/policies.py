@@ -40,84 +40,22 @@ class Policy(ABC):
         """Call ``operation()`` under this guard and return its result."""
 
     def __call__(self, function: F) -> F:
-        """Decorate a plain, async, generator or async generator function."""
+        """Decorate a plain, async, generator or async generator function, or a class or static method.
+
+        A plain function whose result turns out to be awaitable is guarded until it was awaited.
+        """
         return cast(F, _decorate(function, self))
 
     # A generator's guard ends with its first item unless the policy can do better: that much can
     # still be tried again or replaced, the rest is the consumer's already.
 
-    def guard_generator(self, start: Callable[[], Generator[Any, Any, T]]) -> Generator[Any, Any, T]:
-        """Run a sync generator under this guard. Default: the guard covers up to the first item."""
+    def begin(self, start: Callable[[], Stream]) -> Stream:
+        """Call ``start()``, which takes a generator's first item, under this guard."""
+        return self.run_sync(start)
 
-        def first() -> tuple[Generator[Any, Any, T], Any]:
-            generator = start()
-            return generator, next(generator, _END)
-
-        generator, item = self.run_sync(first)
-        if item is _END:
-            return cast(T, None)
-        sent = yield item
-        return (yield from _resume(generator, sent))
-
-    async def guard_async_generator(
-        self, start: Callable[[], AsyncGenerator[Any, Any]]
-    ) -> AsyncGenerator[Any, Any]:
-        """Run an async generator under this guard. Default: the guard covers up to the first item."""
-
-        async def first() -> tuple[AsyncGenerator[Any, Any], Any]:
-            generator = start()
-            return generator, await anext(generator, _END)
-
-        generator, item = await self.run(first)
-        if item is _END:
-            return
-        async for each in _resume_async(generator, item):
-            yield each
-
-
-_END: Any = object()
-
-
-def _resume(generator: Generator[Any, Any, T], sent: Any) -> Generator[Any, Any, T]:
-    """Go on with a generator whose first item is out, forwarding send, throw and close."""
-    try:
-        item = generator.send(sent)
-    except StopIteration as end:
-        return cast(T, end.value)
-    while True:
-        try:
-            sent = yield item
-        except GeneratorExit:
-            generator.close()
-            raise
-        except BaseException as error:  # noqa: BLE001 - forwarded, as ``yield from`` does
-            try:
-                item = generator.throw(error)
-            except StopIteration as end:
-                return cast(T, end.value)
-        else:
-            try:
-                item = generator.send(sent)
-            except StopIteration as end:
-                return cast(T, end.value)
-
-
-async def _resume_async(generator: AsyncGenerator[Any, Any], item: Any) -> AsyncGenerator[Any, Any]:
-    """Yield ``item`` and then the rest, forwarding asend, athrow and aclose."""
-    try:
-        while True:
-            try:
-                sent = yield item
-            except GeneratorExit:
-                raise
-            except BaseException as error:  # noqa: BLE001 - forwarded to the guarded generator
-                item = await generator.athrow(error)
-            else:
-                item = await generator.asend(sent)
-    except StopAsyncIteration:
-        return
-    finally:
-        await generator.aclose()
+    async def begin_async(self, start: Operation[Stream]) -> Stream:
+        """As :meth:`begin`, for an async generator."""
+        return await self.run(start)
 
 
 class Permit(Protocol):
@@ -131,9 +69,11 @@ class Permit(Protocol):
 
 
 class Admission(Policy):
-    """A policy that gives leave to call.
+    """A policy that gives leave: :meth:`acquire` is all there is, running is sugar over it.
 
     Subclasses implement :meth:`acquire`, and the waiting forms if a caller can usefully wait.
+    A generator holds its permit from the first item's request to its end: exhausted, or closed by
+    the consumer, is a SUCCESS; an error is classified.
     """
 
     classify: Classifier
@@ -158,9 +98,9 @@ class Admission(Policy):
         try:
             result = await operation()
         except BaseException as error:
-            permit.settle(self.classify(None, error), error)
+            self.settle(permit, None, error)
             raise
-        permit.settle(self.classify(result, None))
+        self.settle(permit, result, None)
         return result
 
     def run_sync(self, operation: Callable[[], T]) -> T:
@@ -168,69 +108,47 @@ class Admission(Policy):
         try:
             result = operation()
         except BaseException as error:
-            permit.settle(self.classify(None, error), error)
+            self.settle(permit, None, error)
             raise
-        if inspect.isawaitable(result):
-            # A plain callable that returns an awaitable: the call is only made when it is awaited.
-            return cast(T, self._await_under(permit, result))
-        permit.settle(self.classify(result, None))
+        self.settle(permit, result, None)
         return result
 
-    async def _await_under(self, permit: Permit, awaitable: Awaitable[Any]) -> Any:
-        try:
-            result = await awaitable
-        except BaseException as error:
-            permit.settle(self.classify(None, error), error)
-            raise
-        permit.settle(self.classify(result, None))
-        return result
+    def settle(self, permit: Permit, result: Any, error: BaseException | None) -> None:
+        """Give ``permit`` back with the classifier's judgement; never raises on its account.
 
-    def guard_generator(self, start: Callable[[], Generator[Any, Any, T]]) -> Generator[Any, Any, T]:
-        """One permit from the first ``next`` to the end.
-
-        Exhausted, or closed by the consumer after an item: SUCCESS; closed before any item:
-        IGNORED; an error is classified.
+        Cancellation and its like are IGNORED whatever the classifier is: the caller changed its
+        mind, which says nothing of the callee. A classifier that raises makes a FAILURE of its
+        own error, so that the permit is not lost and the mistake is seen.
         """
-        permit = self.acquire_sync()
-        yielded = False
+        if error is not None and not isinstance(error, (Exception, BaseExceptionGroup)):
+            permit.settle(Outcome.IGNORED, error)
+            return
         try:
-            generator = start()
-            item = next(generator, _END)
-            if item is _END:
-                permit.settle(Outcome.SUCCESS)
-                return cast(T, None)
-            yielded = True
-            sent = yield item
-            result = yield from _resume(generator, sent)
-        except GeneratorExit as error:
-            permit.settle(Outcome.SUCCESS if yielded else Outcome.IGNORED, error)
-            raise
-        except BaseException as error:
-            permit.settle(self.classify(None, error), error)
-            raise
-        permit.settle(Outcome.SUCCESS)
-        return result
+            outcome = self.classify(result, error)
+        except Exception as broken:  # noqa: BLE001 - the guarded call's own result must stand
+            permit.settle(Outcome.FAILURE, broken)
+        else:
+            permit.settle(outcome, error)
 
-    async def guard_async_generator(
-        self, start: Callable[[], AsyncGenerator[Any, Any]]
-    ) -> AsyncGenerator[Any, Any]:
-        """As :meth:`guard_generator`."""
-        permit = await self.acquire_async()
-        yielded = False
+    def begin(self, start: Callable[[], Stream]) -> Stream:
+        permit = self.acquire_sync()
         try:
-            generator = start()
-            item = await anext(generator, _END)
-            if item is not _END:
-                yielded = True
-                async for each in _resume_async(generator, item):
-                    yield each
-        except GeneratorExit as error:
-            permit.settle(Outcome.SUCCESS if yielded else Outcome.IGNORED, error)
-            raise
+            stream = start()
         except BaseException as error:
-            permit.settle(self.classify(None, error), error)
+            self.settle(permit, None, error)
             raise
-        permit.settle(Outcome.SUCCESS)
+        stream.permits.append((self, permit))
+        return stream
+
+    async def begin_async(self, start: Operation[Stream]) -> Stream:
+        permit = await self.acquire_async()
+        try:
+            stream = await start()
+        except BaseException as error:
+            self.settle(permit, None, error)
+            raise
+        stream.permits.append((self, permit))
+        return stream
 
 
 class Pipeline(Policy):
@@ -257,49 +175,170 @@ class Pipeline(Policy):
             operation = functools.partial(policy.run_sync, operation)
         return operation()
 
-    def guard_generator(self, start: Callable[[], Generator[Any, Any, T]]) -> Generator[Any, Any, T]:
+    def begin(self, start: Callable[[], Stream]) -> Stream:
         for policy in reversed(self.policies):
-            start = functools.partial(policy.guard_generator, start)
+            start = functools.partial(policy.begin, start)
         return start()
 
-    def guard_async_generator(
-        self, start: Callable[[], AsyncGenerator[Any, Any]]
-    ) -> AsyncGenerator[Any, Any]:
+    async def begin_async(self, start: Operation[Stream]) -> Stream:
         for policy in reversed(self.policies):
-            start = functools.partial(policy.guard_async_generator, start)
-        return start()
+            start = functools.partial(policy.begin_async, start)
+        return await start()
+
+
+class Stream:
+    """A generator whose first item has been taken, and the permits that end with it.
+
+    For ``yield from`` it is the generator itself: it yields the first item once more, and forwards
+    what the consumer sends, throws and closes.
+
+    :param generator: a sync or async generator; if it ended without an item, only its value counts.
+    :param item: the first item.
+    :param ended: how it ended, if it had no item.
+    """
+
+    __slots__ = ("_fresh", "ended", "generator", "item", "permits")
+
+    def __init__(self, generator: Any, item: Any = None, *, ended: StopIteration | None = None) -> None:
+        self.generator = generator
+        self.item = item
+        self.ended = ended
+        self.permits: list[tuple[Admission, Permit]] = []
+        self._fresh = True
+
+    @classmethod
+    def start(cls, function: Callable[[], Generator[Any, Any, Any]]) -> Stream:
+        """Start a sync generator."""
+        generator = function()
+        try:
+            return cls(generator, next(generator))
+        except StopIteration as end:
+            return cls(generator, ended=StopIteration(end.value))
+
+    @classmethod
+    async def start_async(cls, function: Callable[[], AsyncGenerator[Any, Any]]) -> Stream:
+        """Start an async generator."""
+        generator = function()
+        try:
+            return cls(generator, await anext(generator))
+        except StopAsyncIteration:
+            return cls(generator, ended=StopIteration())
+
+    def settle(self, error: BaseException | None) -> None:
+        """Give all permits back, innermost first."""
+        for admission, permit in self.permits:
+            if error is None or isinstance(error, GeneratorExit):
+                # Closed by its consumer after an item: the callee did all that was asked of it.
+                permit.settle(Outcome.SUCCESS)
+            else:
+                admission.settle(permit, None, error)
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Any:
+        if self._fresh:
+            self._fresh = False
+            if self.ended is not None:
+                raise self.ended
+            return self.item
+        return next(self.generator)
+
+    def send(self, value: Any) -> Any:
+        return self.generator.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self.generator.throw(*error)
+
+    def close(self) -> None:
+        self.generator.close()
 
 
 def is_async_callable(function: Callable[..., Any]) -> bool:
     """Whether calling it gives a coroutine: ``async def``, partials of one, async ``__call__``."""
+    return inspect.iscoroutinefunction(_innermost(function))
+
+
+def _innermost(function: Any) -> Any:
+    """The function that a call runs in the end: without partials, the method of a callable object."""
     while isinstance(function, functools.partial):
         function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - the method is looked at, not tested for
-    )
+    return function if inspect.isroutine(function) else type(function).__call__
 
 
-def _decorate(function: Callable[..., Any], policy: Policy) -> Callable[..., Any]:
-    inner = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
+class _GotAwaitable(BaseException):
+    """Carries an awaitable out through policies that were told of a plain call.
+
+    Not an ``Exception``, so every policy takes it as neither success nor failure.
+    """
+
+    def __init__(self, awaitable: Awaitable[Any]) -> None:
+        self.awaitable = awaitable
+
+
+async def _run_awaitable(policy: Policy, first: Awaitable[Any], call: Callable[[], Any]) -> Any:
+    """Run what a plain function returned as the first attempt, and new calls as the others."""
+    ready = [first]
+
+    async def operation() -> Any:
+        return await (ready.pop() if ready else call())
+
+    try:
+        return await policy.run(operation)
+    finally:
+        # Refused: a coroutine nobody will await is closed, or Python warns of it.
+        if ready and inspect.iscoroutine(first):
+            first.close()
+
+
+def _decorate(function: Any, policy: Policy) -> Any:
+    if isinstance(function, classmethod | staticmethod):
+        return type(function)(_decorate(function.__func__, policy))
+
+    inner = _innermost(function)
     if inspect.isasyncgenfunction(inner):
 
         @functools.wraps(function)
         async def guarded_async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            guarded = policy.guard_async_generator(functools.partial(function, *args, **kwargs))
-            async for each in _delegate(guarded):
-                yield each
+            start = functools.partial(function, *args, **kwargs)
+            stream = await policy.begin_async(functools.partial(Stream.start_async, start))
+            generator, item = stream.generator, stream.item
+            try:
+                # ``yield from`` does not exist in async generators; this is what it would do.
+                while stream.ended is None:
+                    try:
+                        sent = yield item
+                    except GeneratorExit:
+                        await generator.aclose()
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - the guarded generator's to handle
+                        item = await generator.athrow(error)
+                    else:
+                        item = await generator.asend(sent)
+            except StopAsyncIteration:
+                pass
+            except BaseException as error:
+                stream.settle(error)
+                raise
+            stream.settle(None)
 
         return guarded_async_generator
     if inspect.isgeneratorfunction(inner):
 
         @functools.wraps(function)
         def guarded_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            return (yield from policy.guard_generator(functools.partial(function, *args, **kwargs)))
+            start = functools.partial(function, *args, **kwargs)
+            stream = policy.begin(functools.partial(Stream.start, start))
+            try:
+                value = yield from stream
+            except BaseException as error:
+                stream.settle(error)
+                raise
+            stream.settle(None)
+            return value
 
         return guarded_generator
-    if is_async_callable(function):
+    if inspect.iscoroutinefunction(inner):
 
         @functools.wraps(function)
         async def guarded_async(*args: Any, **kwargs: Any) -> Any:
@@ -309,15 +348,15 @@ def _decorate(function: Callable[..., Any], policy: Policy) -> Callable[..., Any
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        return policy.run_sync(functools.partial(function, *args, **kwargs))
+        def call() -> Any:
+            result = function(*args, **kwargs)
+            if hasattr(type(result), "__await__"):
+                raise _GotAwaitable(result)
+            return result
+
+        try:
+            return policy.run_sync(call)
+        except _GotAwaitable as got:
+            return _run_awaitable(policy, got.awaitable, functools.partial(function, *args, **kwargs))
 
     return guarded
-
-
-async def _delegate(generator: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
-    """``yield from`` for async generators."""
-    item = await anext(generator, _END)
-    if item is _END:
-        return
-    async for each in _resume_async(generator, item):
-        yield each
