@@ -1,0 +1,338 @@
+"""The endpoint set: what belongs to an instance lives as long as the instance stays."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chassis.core import Instance, Outcome, Snapshot, Status
+from chassis.loadbalancing import Endpoint, EndpointSet, RoundRobin
+
+
+class Pool:
+    """Stands for a connection pool: knows its instance and how often it was closed."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def instance(name: str, *, port: int = 80, status: Status = Status.PASSING, **more: Any) -> Instance:
+    return Instance(id=name, service="catalog", host="10.0.0.1", port=port, status=status, **more)
+
+
+def snapshot(*instances: Instance) -> Snapshot:
+    return Snapshot(service="catalog", instances=instances)
+
+
+def endpoint_set(*instances: Instance, start: int = 0) -> EndpointSet[Pool]:
+    endpoints = EndpointSet("catalog", RoundRobin(start=start), create=Pool, dispose=Pool.close)
+    endpoints.update(snapshot(*instances))
+    return endpoints
+
+
+def picked(endpoints: EndpointSet[Pool], **filters: Any) -> str | None:
+    pick = endpoints.pick(**filters)
+    if pick is None:
+        return None
+    pick.settle(Outcome.SUCCESS)
+    return pick.instance.id
+
+
+def not_ready(*names: str) -> Callable[[Endpoint[Pool]], bool]:
+    return lambda endpoint: endpoint.instance.id not in names
+
+
+def test_before_the_first_snapshot_nothing_is_known_or_picked() -> None:
+    endpoints = EndpointSet("catalog", RoundRobin(), create=Pool, dispose=Pool.close)
+    assert endpoints.snapshot is None
+    assert endpoints.endpoints() == ()
+    assert endpoints.pick() is None
+
+
+def test_picks_go_round_in_the_order_of_the_ids() -> None:
+    endpoints = endpoint_set(instance("c"), instance("a"), instance("b"))
+    assert [each.instance.id for each in endpoints.endpoints()] == ["a", "b", "c"]
+    assert [picked(endpoints) for _ in range(4)] == ["a", "b", "c", "a"]
+
+
+def test_only_passing_and_warning_instances_are_called() -> None:
+    endpoints = endpoint_set(*(instance(each.value, status=each) for each in Status))
+    assert {picked(endpoints) for _ in range(8)} == {"passing", "warning"}
+    assert len(endpoints.endpoints()) == 4
+
+
+def test_excluded_and_unready_endpoints_are_passed_over() -> None:
+    endpoints = endpoint_set(instance("a"), instance("b"), instance("c"))
+    a, b, _ = endpoints.endpoints()
+    assert {picked(endpoints, exclude=[a]) for _ in range(6)} == {"b", "c"}
+    assert {picked(endpoints, ready=not_ready("b")) for _ in range(6)} == {"a", "c"}
+    assert {picked(endpoints, exclude={a, b}, ready=not_ready("b")) for _ in range(6)} == {"c"}
+    assert picked(endpoints, exclude=endpoints.endpoints()) is None
+    assert picked(endpoints, ready=lambda endpoint: False) is None
+    assert picked(endpoints, exclude=[a, b], ready=not_ready("c")) is None
+
+
+def test_the_turns_of_an_unready_instance_go_to_all_others_alike() -> None:
+    endpoints = endpoint_set(*(instance(name) for name in "abcd"))
+    turns = [picked(endpoints, ready=not_ready("a")) for _ in range(3000)]
+    assert all(900 < turns.count(name) < 1100 for name in "bcd")
+
+
+def test_one_fit_among_a_thousand_is_found() -> None:
+    endpoints = endpoint_set(*(instance(f"{number:04}") for number in range(1000)))
+    assert {picked(endpoints, ready=lambda each: each.instance.id == "0777") for _ in range(5)} == {"0777"}
+
+
+def test_of_a_thousand_ready_endpoints_few_are_asked() -> None:
+    endpoints = endpoint_set(*(instance(f"{number:04}") for number in range(1000)))
+    asked: list[Endpoint[Pool]] = []
+
+    def ready(endpoint: Endpoint[Pool]) -> bool:
+        asked.append(endpoint)
+        return endpoint.instance.id not in ("0000", "0001", "0002")
+
+    assert picked(endpoints, ready=ready) == "0003"
+    assert len(asked) == 4
+
+
+def test_state_survives_a_change_of_data_and_status() -> None:
+    endpoints = endpoint_set(instance("a"), instance("b"))
+    before = endpoints.endpoints()
+    endpoints.update(snapshot(instance("a", weight=5), instance("b", status=Status.CRITICAL)))
+    assert endpoints.endpoints() == before
+    assert [each.state.closed for each in before] == [0, 0]
+    assert before[0].instance.weight == 5
+    assert {picked(endpoints) for _ in range(4)} == {"a"}
+    endpoints.update(snapshot(instance("a"), instance("b")))
+    assert {picked(endpoints) for _ in range(4)} == {"a", "b"}
+    assert endpoints.endpoints() == before
+
+
+def test_case_36_the_same_id_on_a_new_port_is_another_endpoint() -> None:
+    endpoints = endpoint_set(instance("a", port=80))
+    (old,) = endpoints.endpoints()
+    endpoints.update(snapshot(instance("a", port=81)))
+    (new,) = endpoints.endpoints()
+    assert old.state.closed == 1
+    assert new.state is not old.state
+    assert new.state.instance.port == 81
+    pick = endpoints.pick()
+    assert pick is not None
+    assert pick.instance.port == 81
+
+
+def test_a_departed_endpoint_is_disposed_of_after_its_last_call() -> None:
+    endpoints = endpoint_set(instance("a"))
+    first, second = endpoints.pick(), endpoints.pick()
+    assert first is not None
+    assert second is not None
+    state = first.endpoint.state
+    endpoints.update(snapshot())
+    assert endpoints.pick() is None
+    first.settle(Outcome.SUCCESS)
+    assert state.closed == 0
+    second.settle(Outcome.IGNORED)
+    assert state.closed == 1
+    second.settle(Outcome.IGNORED)
+    assert state.closed == 1
+
+
+def test_an_endpoint_that_returns_while_calls_are_in_flight_gets_a_state_of_its_own() -> None:
+    endpoints = endpoint_set(instance("a"))
+    pick = endpoints.pick()
+    assert pick is not None
+    endpoints.update(snapshot())
+    endpoints.update(snapshot(instance("a")))
+    (new,) = endpoints.endpoints()
+    assert new.state is not pick.endpoint.state
+    pick.settle(Outcome.SUCCESS)
+    assert pick.endpoint.state.closed == 1
+    assert new.state.closed == 0
+    assert new.in_flight == 0
+
+
+def test_case_38_a_pick_is_given_back_once_whatever_the_outcome() -> None:
+    endpoints = endpoint_set(instance("a"))
+    (endpoint,) = endpoints.endpoints()
+    for outcome in (Outcome.SUCCESS, Outcome.FAILURE, Outcome.FAILURE, Outcome.IGNORED):
+        pick = endpoints.pick()
+        assert pick is not None
+        assert endpoint.in_flight == 1
+        pick.settle(outcome)
+        pick.settle(Outcome.FAILURE)
+        assert endpoint.in_flight == 0
+    assert (endpoint.successes, endpoint.failures) == (1, 2)
+
+
+def test_a_pick_keeps_the_data_it_was_made_with() -> None:
+    endpoints = endpoint_set(instance("a", weight=1))
+    pick = endpoints.pick()
+    assert pick is not None
+    endpoints.update(snapshot(instance("a", weight=2)))
+    assert pick.instance.weight == 1
+    assert pick.endpoint.instance.weight == 2
+
+
+def test_closing_disposes_of_all_and_later_snapshots_change_nothing() -> None:
+    endpoints = endpoint_set(instance("a"), instance("b"))
+    busy = endpoints.pick()
+    assert busy is not None
+    states = [each.state for each in endpoints.endpoints()]
+    endpoints.close()
+    assert [each.closed for each in states] == [0, 1]
+    made: list[Pool] = []
+    endpoints._create = lambda instance: made.append(Pool(instance)) or made[-1]  # type: ignore[func-returns-value]
+    endpoints.update(snapshot(instance("c")))
+    assert [each.closed for each in made] == [1]
+    assert endpoints.endpoints() == ()
+    assert endpoints.pick() is None
+    busy.settle(Outcome.SUCCESS)
+    assert [each.closed for each in states] == [1, 1]
+    endpoints.close()
+    assert [each.closed for each in states] == [1, 1]
+
+
+def test_a_state_that_cannot_be_made_leaves_the_set_as_it_was() -> None:
+    made: list[Pool] = []
+
+    def create(instance: Instance) -> Pool:
+        if instance.id == "bad":
+            raise OSError("no file descriptors left")
+        made.append(Pool(instance))
+        return made[-1]
+
+    endpoints = EndpointSet("catalog", RoundRobin(), create=create, dispose=Pool.close)
+    endpoints.update(snapshot(instance("a")))
+    old = endpoints.snapshot
+    with pytest.raises(OSError, match="descriptors"):
+        endpoints.update(snapshot(instance("aa"), instance("bad")))
+    assert endpoints.snapshot is old
+    assert picked(endpoints) == "a"
+    assert [each.closed for each in made] == [0, 1]
+
+
+def test_the_newest_snapshot_is_told() -> None:
+    endpoints = endpoint_set(instance("a"))
+    newest = snapshot(instance("b"))
+    endpoints.update(newest)
+    assert endpoints.snapshot is newest
+
+
+def test_an_endpoint_that_leaves_between_choice_and_pick_is_not_handed_out() -> None:
+    class Leaving(RoundRobin):
+        """Lets the instance it chose first leave before the choice is used."""
+
+        done = False
+
+        def choose(self, candidates: Sequence[Any]) -> Any:
+            chosen = super().choose(candidates)
+            if not self.done:
+                self.done = True
+                endpoints.update(snapshot(instance("b")))
+            return chosen
+
+    endpoints = EndpointSet("catalog", Leaving(start=0), create=Pool, dispose=Pool.close)
+    endpoints.update(snapshot(instance("a"), instance("b")))
+    (a, _) = endpoints.endpoints()
+    assert picked(endpoints) == "b"
+    assert a.state.closed == 1
+    assert a.in_flight == 0
+
+
+def test_threads_that_pick_while_the_set_changes_leave_nothing_in_flight_and_nothing_open() -> None:
+    made: list[Pool] = []
+    endpoints = EndpointSet(
+        "catalog",
+        RoundRobin(),
+        create=lambda each: made.append(Pool(each)) or made[-1],  # type: ignore[func-returns-value]
+        dispose=Pool.close,
+    )
+    endpoints.update(snapshot(instance("a"), instance("b")))
+    used_closed: list[str] = []
+    stop = threading.Event()
+
+    def call() -> None:
+        while not stop.is_set():
+            pick = endpoints.pick()
+            if pick is not None:
+                if pick.endpoint.state.closed:
+                    used_closed.append(pick.instance.id)
+                pick.settle(Outcome.SUCCESS)
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for turn in range(200):
+        endpoints.update(snapshot(instance("a", port=80 + turn % 3), instance("b")))
+    stop.set()
+    for each in threads:
+        each.join()
+    endpoints.close()
+    assert used_closed == []
+    assert [each.closed for each in made] == [1] * len(made)
+
+
+names = st.sampled_from("abc")
+instances = st.builds(instance, names, port=st.sampled_from([80, 81]), status=st.sampled_from(list(Status)))
+steps = st.one_of(
+    st.lists(instances, max_size=4, unique_by=lambda each: each.key).map(lambda each: ("update", each)),
+    st.sampled_from([("pick", None), ("settle", None), ("close", None)]),
+)
+
+
+@given(st.lists(steps, max_size=30))
+def test_whatever_happens_each_state_is_disposed_of_exactly_once_and_only_when_idle(
+    sequence: list[tuple[str, Any]],
+) -> None:
+    made: list[Pool] = []
+    endpoints = EndpointSet(
+        "catalog",
+        RoundRobin(),
+        create=lambda each: made.append(Pool(each)) or made[-1],  # type: ignore[func-returns-value]
+        dispose=Pool.close,
+    )
+    current: dict[Any, Instance] = {}
+    picks: list[Any] = []
+    closed = False
+    for step, value in sequence:
+        if step == "update":
+            endpoints.update(snapshot(*value))
+            if not closed:
+                current = {each.key: each for each in value}
+        elif step == "pick":
+            pick = endpoints.pick()
+            fit = [each for each in current.values() if each.status in (Status.PASSING, Status.WARNING)]
+            assert (pick is not None) == bool(fit)
+            if pick is not None:
+                assert pick.instance in fit
+                assert pick.endpoint.state.closed == 0
+                picks.append(pick)
+        elif step == "settle" and picks:
+            picks.pop(0).settle(Outcome.FAILURE)
+        elif step == "close":
+            endpoints.close()
+            closed, current = True, {}
+        assert [each.instance for each in endpoints.endpoints()] == [current[key] for key in sorted(current)]
+        held = {id(each.endpoint.state) for each in picks}
+        held |= {id(each.state) for each in endpoints.endpoints()}
+        assert all(each.closed == (id(each) not in held) for each in made)
+    for each in picks:
+        each.settle(Outcome.SUCCESS)
+    endpoints.close()
+    assert all(each.closed == 1 for each in made)
+
+
+def test_an_endpoint_says_who_it_is() -> None:
+    endpoints = endpoint_set(dataclasses.replace(instance("a"), port=8080))
+    endpoints.pick()
+    assert repr(endpoints.endpoints()[0]) == "Endpoint('a', '10.0.0.1:8080', in_flight=1)"
