@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from chassis.core.instances import Instance, Snapshot, Status
 
 _EndpointT = TypeVar("_EndpointT")
+_RecordT_contra = TypeVar("_RecordT_contra", contravariant=True)
 
 
 class Subscription(Protocol):
@@ -97,6 +98,29 @@ class Upstreams(Protocol):
         """
 
 
+class Sink(Protocol[_RecordT_contra]):
+    """Takes telemetry and delivers it, or counts by its reason what it did not."""
+
+    def accept(self, record: _RecordT_contra) -> bool:
+        """Take ``record`` for delivery; False if it was refused, and counted.
+
+        May be called from any thread, from a signal handler and from a finaliser; it never blocks
+        and never raises.
+        """
+
+    def flush(self, timeout: float) -> bool:
+        """Wait, for at most ``timeout`` seconds, until what was accepted so far is settled.
+
+        :returns: whether all of it was delivered.
+        """
+
+    def close(self, timeout: float) -> bool:
+        """Flush, then refuse everything; what is left is counted as dropped. Twice does nothing.
+
+        :returns: whether everything accepted was delivered.
+        """
+
+
 __all__ = [
     "Balancer",
     "Discovery",
@@ -104,6 +128,7 @@ __all__ = [
     "Registered",
     "Registrar",
     "Registration",
+    "Sink",
     "Subscription",
     "Upstreams",
 ]
