@@ -103,6 +103,10 @@ class EndpointSet(Generic[S]):
         """All endpoints, of every status, ordered by instance id."""
         return self._endpoints
 
+    def callable_endpoints(self) -> tuple[Endpoint[S], ...]:
+        """Those whose registry calls them passing or warning, ordered by instance id."""
+        return self._callable
+
     def update(self, snapshot: Snapshot) -> None:
         """Follow ``snapshot``. Updates come one after the other, as a subscription brings them.
 

@@ -19,7 +19,7 @@ class RoundRobin:
 
     def __init__(self, *, start: int | None = None) -> None:
         # No secret depends on it: any spread will do.
-        first = random.randrange(1 << 16) if start is None else start  # noqa: S311
+        first = random.randrange(1 << 16) if start is None else start
         self._turns = itertools.count(first)
 
     def choose(self, candidates: Sequence[T]) -> T:

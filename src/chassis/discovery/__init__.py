@@ -1,0 +1,65 @@
+"""Where the instances of a service are.
+
+A *source* (static addresses, a registry in memory; Consul and DNS are adapters) tells listeners of
+immutable snapshots. What every source needs is here: topics that tell listeners in order, watchers
+that run for as long as somebody listens, and pure machines that decide what to believe
+(:class:`LastKnownGood`), what to ask next (:class:`WatchIndex`, :class:`ChurnLimit`, :class:`Backoff`)
+and how to stay registered (:class:`RegistrationMachine`).
+"""
+
+from chassis.discovery._addresses import parse_urls
+from chassis.discovery._backoff import Backoff
+from chassis.discovery._composite import CompositeDiscovery
+from chassis.discovery._events import (
+    Deregistered,
+    DiscoveryRecovered,
+    DiscoveryStale,
+    EmptyAnswerAccepted,
+    EmptyAnswerHeld,
+    EntriesSkipped,
+    InstancesChanged,
+    RegistrationConfirmed,
+    RegistrationLost,
+    RegistrationRefused,
+    RegistrationUnreachable,
+    WatchFailed,
+)
+from chassis.discovery._last_known_good import LastKnownGood, Step
+from chassis.discovery._memory import MemoryDiscovery, MemoryRegistration
+from chassis.discovery._registration import RegistrationMachine, Task, readiness
+from chassis.discovery._static import StaticDiscovery
+from chassis.discovery._topic import Listening, Topic
+from chassis.discovery._watch_index import ChurnLimit, Wake, WatchIndex
+from chassis.discovery._watches import Watches
+
+__all__ = [
+    "Backoff",
+    "ChurnLimit",
+    "CompositeDiscovery",
+    "Deregistered",
+    "DiscoveryRecovered",
+    "DiscoveryStale",
+    "EmptyAnswerAccepted",
+    "EmptyAnswerHeld",
+    "EntriesSkipped",
+    "InstancesChanged",
+    "LastKnownGood",
+    "Listening",
+    "MemoryDiscovery",
+    "MemoryRegistration",
+    "RegistrationConfirmed",
+    "RegistrationLost",
+    "RegistrationMachine",
+    "RegistrationRefused",
+    "RegistrationUnreachable",
+    "StaticDiscovery",
+    "Step",
+    "Task",
+    "Topic",
+    "Wake",
+    "WatchFailed",
+    "WatchIndex",
+    "Watches",
+    "parse_urls",
+    "readiness",
+]

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import random as _random
+from collections.abc import Callable
+
+
+class Backoff:
+    """Growing delays between tries of one thing: exponential, with full jitter.
+
+    The n-th delay is drawn evenly from 0 to ``base * factor**n``, at most ``cap``: many processes
+    that lost the same registry do not return to it together.
+
+    :param base: seconds, the most the first delay can be.
+    :param cap: seconds, the most any delay can be.
+    :param random: gives numbers from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        base: float = 0.1,
+        factor: float = 2.0,
+        cap: float = 10.0,
+        random: Callable[[], float] = _random.random,
+    ) -> None:
+        self._base = base
+        self._factor = factor
+        self._cap = cap
+        self._random = random
+        self._ceiling = base
+
+    def delay(self) -> float:
+        """Seconds to wait before the next try."""
+        ceiling = min(self._ceiling, self._cap)
+        self._ceiling = ceiling * self._factor
+        return self._random() * ceiling
+
+    def reset(self) -> None:
+        """It went well: the next delay is a first one."""
+        self._ceiling = self._base

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from chassis.core.events import Event, Level
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstancesChanged(Event):
+    """The instances of the service ``subject`` are others than before, or stand otherwise.
+
+    :param instances: how many there are now.
+    :param fit: how many of them are passing or warning.
+    :param before: how many there were.
+    """
+
+    name: ClassVar[str] = "discovery.changed"
+    source: str
+    instances: int
+    fit: int
+    before: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscoveryStale(Event):
+    """The source no longer answers for ``subject``; what was known last is kept.
+
+    :param instances: how many are kept; 0 if nothing was known.
+    """
+
+    name: ClassVar[str] = "discovery.stale"
+    level: ClassVar[Level] = "warning"
+    source: str
+    instances: int
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscoveryRecovered(Event):
+    """The source answers for ``subject`` again."""
+
+    name: ClassVar[str] = "discovery.recovered"
+    source: str
+    stale_for: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmptyAnswerHeld(Event):
+    """The source says that ``subject`` has no instance any more, and that is not believed yet.
+
+    :param instances: how many are kept meanwhile.
+    :param grace: seconds after which it is believed.
+    """
+
+    name: ClassVar[str] = "discovery.empty_held"
+    level: ClassVar[Level] = "warning"
+    source: str
+    instances: int
+    grace: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmptyAnswerAccepted(Event):
+    """The source kept saying that ``subject`` has no instance: now it has none."""
+
+    name: ClassVar[str] = "discovery.empty_accepted"
+    level: ClassVar[Level] = "warning"
+    source: str
+    held_for: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntriesSkipped(Event):
+    """Some of the source's entries for ``subject`` cannot be used and are left out.
+
+    :param skipped: how many.
+    :param example: what is wrong with one of them.
+    """
+
+    name: ClassVar[str] = "discovery.entries_skipped"
+    level: ClassVar[Level] = "warning"
+    source: str
+    skipped: int
+    example: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchFailed(Event):
+    """A watcher or a listener of ``subject`` raised an error of its own: a defect; it goes on."""
+
+    name: ClassVar[str] = "discovery.failed"
+    level: ClassVar[Level] = "error"
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistrationConfirmed(Event):
+    """The registry holds the registration ``subject`` and took its heartbeat."""
+
+    name: ClassVar[str] = "registration.confirmed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistrationLost(Event):
+    """The registry has lost the registration ``subject``: it is registered again."""
+
+    name: ClassVar[str] = "registration.lost"
+    level: ClassVar[Level] = "warning"
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistrationUnreachable(Event):
+    """The registry does not answer for ``subject``: registration or heartbeat is tried again."""
+
+    name: ClassVar[str] = "registration.unreachable"
+    level: ClassVar[Level] = "warning"
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistrationRefused(Event):
+    """The registry refuses ``subject``: mostly its token lacks ``service:write``."""
+
+    name: ClassVar[str] = "registration.refused"
+    level: ClassVar[Level] = "error"
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deregistered(Event):
+    """The registration ``subject`` has been ended.
+
+    :param error: why the registry may still hold it; "" if it does not.
+    """
+
+    name: ClassVar[str] = "registration.ended"
+    error: str = ""

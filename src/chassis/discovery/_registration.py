@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import math
+import random as _random
+from collections.abc import Callable
+from enum import Enum
+
+from chassis.core.contracts import Registration
+from chassis.core.events import Event
+from chassis.core.instances import Status
+from chassis.discovery._events import (
+    RegistrationConfirmed,
+    RegistrationLost,
+    RegistrationRefused,
+    RegistrationUnreachable,
+)
+
+_RETRY = 1.0
+# A registration takes this long to reach the catalog from an agent under load; until then its
+# absence there means nothing.
+_PROPAGATION = 2.0
+_STORM_LIMIT = 10.0
+
+
+def readiness(registration: Registration) -> tuple[Status, str]:
+    """What a registration's readiness tells; CRITICAL with the error's name if it raises one."""
+    try:
+        return registration.readiness()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the process cannot say that it is ready
+        return Status.CRITICAL, f"the readiness check raised {type(error).__name__}"
+
+
+class Task(Enum):
+    """What a registrar does next."""
+
+    REGISTER = "register"
+    BEAT = "beat"
+
+
+class RegistrationMachine:
+    """What keeps one registration alive: when to register, when to beat, what a loss means.
+
+    Each registration is followed by a heartbeat at once, because a registry keeps the old state
+    of a check it knows already. Heartbeats come every third of the TTL, give or take a tenth. A lost
+    registration is renewed within a second, but not twice within ten.
+
+    A registration can be lost although its heartbeats are answered: the agent knows it, while
+    the catalog that others read does not (its servers came back blank). Whoever sees the
+    catalog therefore reports :meth:`absent` and :meth:`present`.
+
+    :param subject: the registration's id, for events.
+    :param ttl: seconds after which the registry calls a registration without heartbeat critical.
+    :param random: gives numbers from 0 to 1.
+    """
+
+    def __init__(
+        self, subject: str, *, ttl: float, now: float, random: Callable[[], float] = _random.random
+    ) -> None:
+        self._subject = subject
+        self._interval = ttl / 3
+        self._random = random
+        self._register_at = now
+        self._beat_at = math.inf
+        self._registered_at = -math.inf
+        self._renewed_at = -math.inf
+        self._because_absent = False
+        self._trouble: type[Event] | None = None
+        self._ended = False
+        self.confirmed = False
+        """Whether the registry has taken the registration and the last heartbeat."""
+
+    def next(self) -> tuple[Task, float] | None:
+        """What to do next, and when; None when it has ended."""
+        if self._ended:
+            return None
+        if self._register_at <= self._beat_at:
+            return Task.REGISTER, self._register_at
+        return Task.BEAT, self._beat_at
+
+    def registered(self, *, now: float) -> None:
+        """The registry took the registration."""
+        if self._registered_at > -math.inf:
+            self._renewed_at = now
+        self._registered_at = now
+        self._register_at = math.inf
+        self._because_absent = False
+        self._beat_at = now
+
+    def beaten(self, *, now: float) -> Event | None:
+        """The registry took a heartbeat."""
+        self._beat_at = now + self._interval * (0.9 + 0.2 * self._random())
+        if self.confirmed:
+            return None
+        self.confirmed = True
+        self._trouble = None
+        return RegistrationConfirmed(subject=self._subject, at=now)
+
+    def lost(self, error: str, *, now: float) -> Event | None:
+        """The registry does not know what it was to renew."""
+        self._beat_at = math.inf
+        self._register_at = max(now + self._random(), self._renewed_at + _STORM_LIMIT)
+        self._because_absent = False
+        return self._in_trouble(RegistrationLost(subject=self._subject, at=now, error=error))
+
+    def unreachable(self, task: Task, error: str, *, now: float) -> Event | None:
+        """The registry did not answer, or said that it cannot work."""
+        self._again(task, now + _RETRY)
+        return self._in_trouble(RegistrationUnreachable(subject=self._subject, at=now, error=error))
+
+    def refused(self, task: Task, error: str, *, now: float) -> Event | None:
+        """The registry will not have it; that may change, so it is tried again at each beat."""
+        self._again(task, now + self._interval)
+        return self._in_trouble(RegistrationRefused(subject=self._subject, at=now, error=error))
+
+    def absent(self, *, now: float) -> Event | None:
+        """The catalog does not show the registration."""
+        if self._register_at < math.inf or self._registered_at == -math.inf:
+            return None
+        self._because_absent = True
+        soonest = max(self._registered_at + _PROPAGATION, self._renewed_at + _STORM_LIMIT)
+        self._register_at = max(now + self._random(), soonest)
+        if now < soonest:
+            return None
+        return self._in_trouble(
+            RegistrationLost(
+                subject=self._subject,
+                at=now,
+                error="the catalog does not show it, although its heartbeats are answered",
+            )
+        )
+
+    def present(self) -> None:
+        """The catalog shows the registration."""
+        if self._because_absent:
+            self._because_absent = False
+            self._register_at = math.inf
+
+    def end(self) -> None:
+        """Register and beat no more: whoever deregisters begins with this, or leaves a ghost."""
+        self._ended = True
+        self.confirmed = False
+
+    def _again(self, task: Task, at: float) -> None:
+        if task is Task.REGISTER:
+            self._register_at = at
+        else:
+            self._beat_at = at
+
+    def _in_trouble(self, event: Event) -> Event | None:
+        """The event, if it is news."""
+        self.confirmed = False
+        if self._trouble is type(event):
+            return None
+        self._trouble = type(event)
+        return event
