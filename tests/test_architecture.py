@@ -38,7 +38,6 @@ HEAVY = {
 """What `import chassis` must not load."""
 
 HOMES = {
-    "anyio": {"service", "client", "server", "gateway", "devagent", "testing"},
     "click": {"cli"},
     "consul": {"adapters"},
     "cryptography": {"auth"},
@@ -135,17 +134,17 @@ def test_every_third_party_library_has_its_home() -> None:
         package = file.relative_to(SOURCE).parts[0].removesuffix(".py")
         for line, name in imports(file):
             root = name.partition(".")[0]
-            if root in sys.stdlib_module_names or root == "chassis":
+            # anyio is the one library that is no subject of its own: threads and task groups.
+            if root in sys.stdlib_module_names or root in {"chassis", "anyio"}:
                 continue
             assert package in HOMES.get(root, set()), f"{place(file)}:{line} imports {name}"
 
 
 @pytest.mark.parametrize("name", front_doors())
 def test_the_front_door_lists_what_is_public(name: str) -> None:
-    """`__all__` is sorted, names nothing twice, and is exactly what the package offers."""
+    """`__all__` is exactly what the package offers, and names nothing twice (ruff sorts it)."""
     package = importlib.import_module(name)
     listed = list(getattr(package, "__all__", []))
-    assert listed == sorted(listed), "sort __all__"
     assert len(listed) == len(set(listed))
     for public in listed:
         assert hasattr(package, public), f"{name}.__all__ names {public}, which is not there"
@@ -205,7 +204,7 @@ def test_no_decision_is_taken_by_the_wall_clock() -> None:
                 assert "noqa: TID251" in line, f"{place(file)}:{number}: {line.strip()}"
 
 
-@pytest.mark.parametrize("word", ["BaseHTTPMiddleware", "NotImplementedError", "TODO", "FIXME", "XXX"])
+@pytest.mark.parametrize("word", ["BaseHTTPMiddleware", "raise NotImplementedError", "TODO", "FIXME", "XXX"])
 def test_nothing_is_left_for_later(word: str) -> None:
     """Everything that exists is true: no stub, no promise in a comment, no slow middleware."""
     found = [place(file) for file in FILES if re.search(rf"\b{word}\b", file.read_text())]
