@@ -37,6 +37,7 @@ class LastKnownGood:
     only if it came as an ordinary change in quiet times, and otherwise when it has been repeated
     for ``empty_grace`` seconds.
 
+    :param known: what an earlier watch of the service left behind.
     :param empty_grace: seconds after which an empty answer is believed in any case.
     :param quiet_time: seconds without trouble after which times are quiet.
     """
@@ -46,6 +47,7 @@ class LastKnownGood:
         service: str,
         *,
         source: Source = Source.LIVE,
+        known: Snapshot | None = None,
         empty_grace: float = 120.0,
         quiet_time: float = 60.0,
     ) -> None:
@@ -53,9 +55,11 @@ class LastKnownGood:
         self._source = source
         self._empty_grace = empty_grace
         self._quiet_time = quiet_time
-        self._snapshot: Snapshot | None = None
-        self._answered = False
+        self._snapshot = known
+        self._answered = known is not None and bool(known.instances)
         self._stale_since: float | None = None
+        if known is not None and known.freshness is Freshness.STALE:
+            self._stale_since = known.fetched_at
         self._empty_since: float | None = None
         self._trouble_at: float | None = None
 

@@ -147,15 +147,15 @@ class MemoryRegistration:
     def __init__(self, registry: MemoryDiscovery, registration: Registration) -> None:
         self._registry = registry
         self._registration = registration
-        self._ended = False
+        self._ended = threading.Event()
         self.job: Job | None = None
         self.confirmed = False
 
     async def deregister(self) -> None:
         """Take it out of the registry. Never raises; a second time does nothing."""
-        if self._ended:
+        if self._ended.is_set():
             return
-        self._ended = True
+        self._ended.set()
         self.confirmed = False
         if self.job is not None:
             self.job.cancel()
@@ -164,7 +164,7 @@ class MemoryRegistration:
 
     def look(self) -> None:
         """Ask for the readiness, and hold what it tells."""
-        if self._ended or not self._registry.running:
+        if self._ended.is_set() or not self._registry.running:
             self.confirmed = False
             return
         told = self._registration
@@ -183,7 +183,7 @@ class MemoryRegistration:
         )
         if instance not in self._registry.instances(told.service):
             self._registry.put(instance)
-            if self._ended:  # meanwhile, in another thread
+            if self._ended.is_set():  # meanwhile, in another thread
                 self._registry.remove(told.service, told.id)
                 return
         if not self.confirmed:
@@ -192,6 +192,6 @@ class MemoryRegistration:
 
     async def keep_looking(self, beat: float) -> None:
         """Do so at each beat."""
-        while not self._ended:
+        while not self._ended.is_set():
             await asyncio.sleep(beat)
             self.look()

@@ -20,6 +20,7 @@ _RETRY = 1.0
 # absence there means nothing.
 _PROPAGATION = 2.0
 _STORM_LIMIT = 10.0
+_STORM_LIMIT_CAP = 600.0
 
 
 def readiness(registration: Registration) -> tuple[Status, str]:
@@ -63,6 +64,7 @@ class RegistrationMachine:
         self._beat_at = math.inf
         self._registered_at = -math.inf
         self._renewed_at = -math.inf
+        self._storm_limit = _STORM_LIMIT
         self._because_absent = False
         self._trouble: type[Event] | None = None
         self._ended = False
@@ -83,7 +85,9 @@ class RegistrationMachine:
             self._renewed_at = now
         self._registered_at = now
         self._register_at = math.inf
-        self._because_absent = False
+        if self._because_absent:
+            self._because_absent = False
+            self._storm_limit = min(self._storm_limit * 2, _STORM_LIMIT_CAP)
         self._beat_at = now
 
     def beaten(self, *, now: float) -> Event | None:
@@ -117,7 +121,7 @@ class RegistrationMachine:
         if self._register_at < math.inf or self._registered_at == -math.inf:
             return None
         self._because_absent = True
-        soonest = max(self._registered_at + _PROPAGATION, self._renewed_at + _STORM_LIMIT)
+        soonest = max(self._registered_at + _PROPAGATION, self._renewed_at + self._storm_limit)
         self._register_at = max(now + self._random(), soonest)
         if now < soonest:
             return None
@@ -125,12 +129,13 @@ class RegistrationMachine:
             RegistrationLost(
                 subject=self._subject,
                 at=now,
-                error="the catalog does not show it, although its heartbeats are answered",
+                error="the catalog does not show it",
             )
         )
 
     def present(self) -> None:
         """The catalog shows the registration."""
+        self._storm_limit = _STORM_LIMIT
         if self._because_absent:
             self._because_absent = False
             self._register_at = math.inf
