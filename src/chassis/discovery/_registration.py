@@ -93,7 +93,8 @@ class RegistrationMachine:
     def beaten(self, *, now: float) -> Event | None:
         """The registry took a heartbeat."""
         self._beat_at = now + self._interval * (0.9 + 0.2 * self._random())
-        if self.confirmed:
+        if self.confirmed or (self._because_absent and self._trouble is RegistrationLost):
+            # A heartbeat that is answered says nothing about the catalog.
             return None
         self.confirmed = True
         self._trouble = None

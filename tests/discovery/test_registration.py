@@ -1,0 +1,236 @@
+"""What keeps a registration alive."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chassis.core import Registration, Status
+from chassis.discovery import (
+    RegistrationConfirmed,
+    RegistrationLost,
+    RegistrationMachine,
+    RegistrationRefused,
+    RegistrationUnreachable,
+    Task,
+    readiness,
+)
+
+
+def machine(*, random: float = 0.5, ttl: float = 15.0) -> RegistrationMachine:
+    return RegistrationMachine("catalog:1", ttl=ttl, now=100.0, random=lambda: random)
+
+
+def confirmed(*, random: float = 0.5) -> RegistrationMachine:
+    """Registered and beaten at 100."""
+    registration = machine(random=random)
+    registration.registered(now=100.0)
+    assert isinstance(registration.beaten(now=100.0), RegistrationConfirmed)
+    return registration
+
+
+def test_it_registers_at_once_and_beats_right_after() -> None:
+    registration = machine()
+    assert registration.next() == (Task.REGISTER, 100.0)
+    registration.registered(now=100.1)
+    assert registration.next() == (Task.BEAT, 100.1)
+    assert not registration.confirmed
+    event = registration.beaten(now=100.2)
+    assert event == RegistrationConfirmed(subject="catalog:1", at=100.2)
+    assert registration.confirmed
+
+
+@pytest.mark.parametrize(("random", "interval"), [(0.0, 4.5), (0.5, 5.0), (1.0, 5.5)])
+def test_it_beats_every_third_of_the_ttl_give_or_take_a_tenth(random: float, interval: float) -> None:
+    registration = confirmed(random=random)
+    assert registration.next() == (Task.BEAT, pytest.approx(100.0 + interval))
+    assert registration.beaten(now=104.0) is None
+    assert registration.next() == (Task.BEAT, pytest.approx(104.0 + interval))
+
+
+@pytest.mark.parametrize("random", [0.0, 1.0])
+def test_case_17_a_lost_registration_is_renewed_within_a_second_and_beaten_at_once(random: float) -> None:
+    registration = confirmed(random=random)
+    event = registration.lost("unknown check", now=105.0)
+    assert event == RegistrationLost(subject="catalog:1", at=105.0, error="unknown check")
+    assert not registration.confirmed
+    assert registration.next() == (Task.REGISTER, pytest.approx(105.0 + random))
+    registration.registered(now=106.0)
+    assert registration.next() == (Task.BEAT, 106.0)
+    assert isinstance(registration.beaten(now=106.0), RegistrationConfirmed)
+
+
+def test_case_5b_renewals_do_not_come_twice_within_ten_seconds() -> None:
+    registration = confirmed()
+    registration.lost("unknown check", now=105.0)
+    registration.registered(now=105.5)
+    assert registration.lost("unknown check", now=105.6) is None
+    assert registration.next() == (Task.REGISTER, 115.5)
+
+
+def test_the_first_registration_is_no_renewal() -> None:
+    registration = machine()
+    registration.registered(now=100.0)
+    registration.lost("unknown check", now=100.1)
+    assert registration.next() == (Task.REGISTER, pytest.approx(100.6))
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_case_18_what_is_not_answered_is_tried_again_each_second(task: Task) -> None:
+    registration = machine() if task is Task.REGISTER else confirmed()
+    event = registration.unreachable(task, "refused", now=105.0)
+    assert event == RegistrationUnreachable(subject="catalog:1", at=105.0, error="refused")
+    assert registration.next() == (task, 106.0)
+    assert not registration.confirmed
+    assert registration.unreachable(task, "refused", now=106.0) is None
+    assert registration.next() == (task, 107.0)
+
+
+def test_what_is_refused_is_tried_again_at_the_pace_of_heartbeats() -> None:
+    registration = machine()
+    event = registration.refused(Task.REGISTER, "403", now=105.0)
+    assert event == RegistrationRefused(subject="catalog:1", at=105.0, error="403")
+    assert registration.next() == (Task.REGISTER, 110.0)
+    assert registration.refused(Task.REGISTER, "403", now=110.0) is None
+    assert not registration.confirmed
+
+
+def test_another_kind_of_trouble_is_news_and_so_is_its_return_after_recovery() -> None:
+    registration = confirmed()
+    assert registration.unreachable(Task.BEAT, "refused", now=105.0) is not None
+    assert registration.refused(Task.BEAT, "403", now=106.0) is not None
+    assert isinstance(registration.beaten(now=107.0), RegistrationConfirmed)
+    assert registration.confirmed
+    assert registration.refused(Task.BEAT, "403", now=112.0) is not None
+
+
+def test_case_5b_absence_from_the_catalog_renews_although_heartbeats_are_answered() -> None:
+    registration = confirmed()
+    event = registration.absent(now=200.0)
+    assert isinstance(event, RegistrationLost)
+    assert not registration.confirmed
+    assert registration.next() == (Task.BEAT, 105.0)
+    assert registration.beaten(now=200.2) is None
+    assert not registration.confirmed
+    assert registration.next() == (Task.REGISTER, 200.5)
+    registration.registered(now=200.5)
+    assert registration.next() == (Task.BEAT, 200.5)
+
+
+def test_absence_right_after_registration_waits_until_it_can_mean_something() -> None:
+    registration = confirmed()
+    assert registration.absent(now=100.0) is None
+    assert registration.confirmed
+    assert registration.next() == (Task.REGISTER, 102.0)
+    registration.present()
+    assert registration.next() == (Task.BEAT, 105.0)
+
+
+def test_absence_before_the_first_registration_means_nothing() -> None:
+    registration = machine()
+    assert registration.absent(now=99.0) is None
+    registration.unreachable(Task.REGISTER, "refused", now=100.0)
+    assert registration.absent(now=100.5) is None
+    assert registration.next() == (Task.REGISTER, 101.0)
+    registration.present()
+    assert registration.next() == (Task.REGISTER, 101.0)
+
+
+def test_presence_does_not_call_off_the_renewal_of_a_lost_check() -> None:
+    registration = confirmed()
+    registration.absent(now=200.0)
+    registration.lost("unknown check", now=200.1)
+    registration.present()
+    assert registration.next() == (Task.REGISTER, pytest.approx(200.6))
+
+
+def test_renewing_an_absence_that_it_does_not_heal_becomes_ever_rarer() -> None:
+    registration = confirmed()
+    at, gaps = 1000.0, []
+    for _ in range(9):
+        registration.absent(now=at)
+        while (due := registration.next()) is not None and due[0] is Task.BEAT:
+            registration.beaten(now=due[1])
+        assert due is not None
+        gaps.append(due[1] - at)
+        at = due[1]
+        registration.registered(now=at)
+        registration.beaten(now=at)
+    assert gaps == pytest.approx([0.5, 20.0, 40.0, 80.0, 160.0, 320.0, 600.0, 600.0, 600.0])
+    registration.absent(now=at)
+    registration.present()
+    registration.absent(now=at + 1)
+    registration.beaten(now=at + 5)
+    registration.beaten(now=at + 10)
+    assert registration.next() == (Task.REGISTER, pytest.approx(at + 10.0))
+
+
+def test_case_21_when_it_has_ended_nothing_registers_or_beats_any_more() -> None:
+    registration = confirmed()
+    registration.end()
+    assert registration.next() is None
+    assert not registration.confirmed
+    registration.lost("unknown check", now=101.0)
+    registration.absent(now=101.0)
+    assert registration.next() is None
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["go", "lost", "unreachable", "refused", "absent", "present"]), st.floats(0, 30)
+    ),
+    max_size=60,
+)
+
+
+@given(steps, st.floats(0, 1))
+def test_whatever_happens_there_is_a_next_task_and_renewals_are_no_storm(
+    sequence: list[tuple[str, float]], random: float
+) -> None:
+    registration = RegistrationMachine("id", ttl=15.0, now=0.0, random=lambda: random)
+    now, renewed = 0.0, [-math.inf]
+    registered = absent = False
+    for kind, pause in sequence:
+        due = registration.next()
+        assert due is not None
+        task, at = due
+        assert at < math.inf
+        assert at <= max(now, 0.0) + 600
+        if kind in ("absent", "present"):
+            now += pause
+            absent = kind == "absent"
+            registration.absent(now=now) if absent else registration.present()
+            continue
+        now = max(now, at)
+        if kind == "unreachable":
+            registration.unreachable(task, "x", now=now)
+        elif kind == "refused":
+            registration.refused(task, "x", now=now)
+        elif task is Task.REGISTER:
+            registration.registered(now=now)
+            if registered:
+                renewed.append(now)
+            registered = True
+            assert registration.next() == (Task.BEAT, now)
+        elif kind == "lost":
+            registration.lost("x", now=now)
+            assert not registration.confirmed
+        else:
+            registration.beaten(now=now)
+            assert registration.confirmed or absent
+    assert all(later - earlier >= 9.99 for earlier, later in zip(renewed, renewed[1:], strict=False))
+
+
+def test_a_readiness_check_that_raises_is_critical() -> None:
+    def fail() -> tuple[Status, str]:
+        raise RuntimeError("secret detail")
+
+    registration = Registration(service="a", id="a", host="h", port=1, readiness=fail)
+    assert readiness(registration) == (Status.CRITICAL, "the readiness check raised RuntimeError")
+    registration = Registration(
+        service="a", id="a", host="h", port=1, readiness=lambda: (Status.WARNING, "so so")
+    )
+    assert readiness(registration) == (Status.WARNING, "so so")

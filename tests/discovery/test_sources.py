@@ -1,0 +1,245 @@
+"""Static addresses, several sources as one, and watchers in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+
+import pytest
+
+from chassis.core import ConfigError, Discovery, Event, Freshness, Instance, Reason, Snapshot, Source, events
+from chassis.discovery import (
+    CompositeDiscovery,
+    MemoryDiscovery,
+    StaticDiscovery,
+    Topic,
+    Watches,
+    WatchFailed,
+)
+from tests.support.waiting import wait_until
+
+
+def instance(name: str, service: str = "catalog") -> Instance:
+    return Instance(id=name, service=service, host="10.0.0.1", port=80)
+
+
+def ids(snapshot: Snapshot) -> list[str]:
+    return [each.id for each in snapshot.instances]
+
+
+def heard_of(discovery: Discovery, service: str) -> list[Snapshot]:
+    heard: list[Snapshot] = []
+    discovery.subscribe(service, heard.append)
+    return heard
+
+
+# static
+
+
+def test_static_addresses_are_told_at_once() -> None:
+    (told,) = heard_of(StaticDiscovery({"catalog": "http://a:1,http://b:1"}), "catalog")
+    assert ids(told) == ["a:1", "b:1"]
+    assert told.source is Source.STATIC
+    assert told.freshness is Freshness.FRESH
+    assert told.reason is None
+
+
+def test_a_service_without_an_address_is_not_registered() -> None:
+    (told,) = heard_of(StaticDiscovery({}), "catalog")
+    assert told.instances == ()
+    assert told.reason is Reason.NOT_REGISTERED
+
+
+@pytest.mark.parametrize("name", ["order-history", "order_history", "Order-History"])
+def test_a_service_is_found_under_the_name_an_environment_variable_can_have(name: str) -> None:
+    (told,) = heard_of(StaticDiscovery({"order_history": ["http://a:1"]}), name)
+    assert [(each.id, each.service, each.scheme) for each in told.instances] == [("a:1", name, "http")]
+    assert told.service == name
+
+
+def test_two_spellings_of_one_service_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"'a-b' and 'a_b' name one service \(from x\)"):
+        StaticDiscovery({"a-b": "http://a:1", "a_b": "http://b:1"}, origin="x")
+
+
+def test_a_bad_static_address_names_its_setting_and_origin() -> None:
+    with pytest.raises(ConfigError, match=r"services.catalog: 'a:1' has no scheme \(from chassis.toml\)"):
+        StaticDiscovery({"catalog": "a:1"}, origin="chassis.toml")
+
+
+def test_static_discovery_describes_what_is_listened_to() -> None:
+    discovery = StaticDiscovery({"catalog": "http://a:1", "orders": "http://b:1"})
+    assert discovery.describe() == {}
+    subscription = discovery.subscribe("catalog", lambda snapshot: None)
+    described = discovery.describe()["catalog"]
+    assert described.pop("age") >= 0
+    assert described == {
+        "source": "static",
+        "freshness": "fresh",
+        "instances": [{"id": "a:1", "url": "http://a:1", "status": "passing"}],
+        "reason": None,
+    }
+    subscription.close()
+    assert discovery.describe() == {}
+
+
+# composite
+
+
+def test_the_first_source_that_knows_a_service_is_believed() -> None:
+    static, memory = StaticDiscovery({"catalog": "http://a:1"}), MemoryDiscovery()
+    memory.put(instance("m"), instance("n", "orders"))
+    composite = CompositeDiscovery([static, memory])
+    assert [ids(each) for each in heard_of(composite, "catalog")] == [["a:1"]]
+    assert [ids(each) for each in heard_of(composite, "orders")] == [["n"]]
+    assert composite.describe()["orders"]["source"] == "memory"
+
+
+def test_an_earlier_source_takes_over_when_it_comes_to_know_the_service_and_hands_back() -> None:
+    first, second = MemoryDiscovery(), MemoryDiscovery()
+    second.put(instance("second"))
+    heard = heard_of(CompositeDiscovery([first, second]), "catalog")
+    first.put(instance("first"))
+    second.put(instance("unheard"))
+    first.remove("catalog", "first")
+    assert [ids(each) for each in heard] == [["second"], ["first"], ["second", "unheard"]]
+
+
+def test_an_earlier_source_that_falls_silent_keeps_its_word() -> None:
+    first, second = MemoryDiscovery(), StaticDiscovery({"catalog": "http://a:1"})
+    first.put(instance("first"))
+    heard = heard_of(CompositeDiscovery([first, second]), "catalog")
+    first.stop()
+    assert [(ids(each), each.freshness) for each in heard] == [
+        (["first"], Freshness.FRESH),
+        (["first"], Freshness.STALE),
+    ]
+
+
+def test_nothing_is_told_before_each_earlier_source_has_answered() -> None:
+    class Late:
+        """A source that answers when it is told to."""
+
+        def __init__(self) -> None:
+            self.topic = Topic("catalog")
+
+        def subscribe(self, service: str, listener: object) -> object:
+            return self.topic.subscribe(listener)  # type: ignore[arg-type]
+
+    late = Late()
+    heard = heard_of(CompositeDiscovery([late, StaticDiscovery({"catalog": "http://a:1"})]), "catalog")  # type: ignore[list-item]
+    assert heard == []
+    late.topic.publish(Snapshot(service="catalog", reason=Reason.NOT_REGISTERED))
+    assert [ids(each) for each in heard] == [["a:1"]]
+
+
+def test_of_several_reasons_for_knowing_nothing_the_telling_one_is_given() -> None:
+    silent = MemoryDiscovery()
+    silent.stop()
+    heard = heard_of(CompositeDiscovery([StaticDiscovery({}), silent]), "catalog")
+    assert [each.reason for each in heard] == [Reason.REGISTRY_DOWN]
+    heard = heard_of(CompositeDiscovery([StaticDiscovery({}), StaticDiscovery({})]), "catalog")
+    assert [each.reason for each in heard] == [Reason.NOT_REGISTERED]
+
+
+def test_the_sources_are_left_when_the_last_listener_leaves() -> None:
+    memory = MemoryDiscovery()
+    composite = CompositeDiscovery([memory])
+    heard: list[Snapshot] = []
+    first = composite.subscribe("catalog", heard.append)
+    second = composite.subscribe("catalog", lambda snapshot: None)
+    first.close()
+    assert "catalog" in memory.describe()
+    second.close()
+    assert memory.describe() == {}
+    assert composite.describe() == {}
+    before = len(heard)
+    memory.put(instance("a"))
+    assert len(heard) == before
+    assert [ids(each) for each in heard_of(composite, "catalog")] == [["a"]]
+
+
+# watchers
+
+
+class Script:
+    """A watch that tells when it begins and ends, and publishes what it is given."""
+
+    def __init__(self, *, failures: int = 0) -> None:
+        self.begun = 0
+        self.ended = threading.Event()
+        self.failures = failures
+
+    async def watch(self, topic: Topic) -> None:
+        self.begun += 1
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("a defect")
+        topic.publish(Snapshot(service=topic.service, instances=(instance("a", topic.service),)))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended.set()
+
+
+def test_one_watcher_runs_per_service_while_somebody_listens() -> None:
+    script = Script()
+    watches = Watches(script.watch, name="script")
+    heard: list[Snapshot] = []
+    first = watches.subscribe("catalog", heard.append)
+    wait_until(lambda: heard, what="the first snapshot")
+    second = watches.subscribe("catalog", heard.append)
+    assert len(heard) == 2
+    assert script.begun == 1
+    first.close()
+    assert not script.ended.is_set()
+    assert watches.describe()["catalog"]["instances"][0]["id"] == "a"
+    second.close()
+    assert script.ended.wait(5)
+    assert watches.describe() == {}
+
+
+def test_case_43_a_watch_that_was_ended_begins_anew_with_the_next_listener() -> None:
+    script = Script()
+    watches = Watches(script.watch, name="script")
+    watches.subscribe("catalog", lambda snapshot: None).close()
+    heard: list[Snapshot] = []
+    subscription = watches.subscribe("catalog", heard.append)
+    wait_until(lambda: heard, what="a snapshot of the new watch")
+    subscription.close()
+
+
+def test_a_watch_with_a_defect_is_told_of_and_begun_anew() -> None:
+    script = Script(failures=1)
+    watches = Watches(script.watch, name="script")
+    happened: list[Event] = []
+    unsubscribe = events.subscribe(happened.append)
+    heard: list[Snapshot] = []
+    subscription = watches.subscribe("catalog", heard.append)
+    wait_until(lambda: heard, what="the watch to begin anew")
+    unsubscribe()
+    subscription.close()
+    assert script.begun == 2
+    assert [each.details() for each in happened if isinstance(each, WatchFailed)] == [
+        {"error": "watcher: RuntimeError: a defect"}
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_case_40_a_forked_child_has_watchers_of_its_own() -> None:
+    script = Script()
+    watches = Watches(script.watch, name="script")
+    heard: list[int] = []
+    subscription = watches.subscribe("catalog", lambda snapshot: heard.append(os.getpid()))
+    wait_until(lambda: heard, what="the parent's watcher")
+    child = os.fork()
+    if child == 0:
+        try:
+            wait_until(lambda: os.getpid() in heard, what="the child's watcher")
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert script.begun == 1
+    subscription.close()
