@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -221,7 +222,7 @@ def test_whatever_happens_there_is_a_next_task_and_renewals_are_no_storm(
         else:
             registration.beaten(now=now)
             assert registration.confirmed or absent
-    assert all(later - earlier >= 9.99 for earlier, later in zip(renewed, renewed[1:], strict=False))
+    assert all(later - earlier >= 9.99 for earlier, later in itertools.pairwise(renewed))
 
 
 def test_a_readiness_check_that_raises_is_critical() -> None:

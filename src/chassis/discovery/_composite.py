@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from chassis.core.contracts import Discovery, Subscription
+from chassis.core.forks import tell_after_fork
 from chassis.core.instances import Reason, Snapshot
 from chassis.discovery._topic import Listening, Topic, describe
 
@@ -24,6 +25,7 @@ class CompositeDiscovery:
         self._sources = tuple(sources)
         self._lock = threading.Lock()
         self._choices: dict[str, _Choice] = {}
+        tell_after_fork(self)
 
     def subscribe(self, service: str, listener: Callable[[Snapshot], None]) -> Listening:
         """Tell ``listener`` of the service as the first source that knows it tells."""
@@ -45,6 +47,10 @@ class CompositeDiscovery:
             choices = list(self._choices.values())
         return {each.topic.service: describe(each.topic.snapshot) for each in choices}
 
+    def after_fork_in_child(self) -> None:
+        """Make the lock anew: see :mod:`chassis.core.forks`."""
+        self._lock = threading.Lock()
+
     def _left(self, topic: Topic) -> None:
         with self._lock:
             choice = self._choices.get(topic.service)
@@ -63,6 +69,7 @@ class _Choice:
         self._newest: list[Snapshot | None] = [None] * sources
         self._subscriptions: list[Subscription] = []
         self._closed = False
+        tell_after_fork(self)
 
     def follow(self, sources: Sequence[Discovery]) -> None:
         for place, source in enumerate(sources):
@@ -79,6 +86,10 @@ class _Choice:
             subscriptions = tuple(self._subscriptions)
         for each in subscriptions:
             each.close()
+
+    def after_fork_in_child(self) -> None:
+        """Make the lock anew: see :mod:`chassis.core.forks`."""
+        self._lock = threading.Lock()
 
     def _heard(self, place: int, snapshot: Snapshot) -> None:
         with self._lock:

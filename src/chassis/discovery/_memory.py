@@ -10,6 +10,7 @@ from chassis.core.clock import monotonic
 from chassis.core.contracts import Registration
 from chassis.core.errors import ConfigError
 from chassis.core.events import events
+from chassis.core.forks import tell_after_fork
 from chassis.core.instances import Instance, Snapshot, Source
 from chassis.core.options import Seconds, check_seconds
 from chassis.discovery._events import Deregistered, RegistrationConfirmed
@@ -35,6 +36,7 @@ class MemoryDiscovery:
         self._running = True
         self._instances: dict[str, dict[str, Instance]] = {}
         self._watched: dict[str, tuple[Topic, LastKnownGood]] = {}
+        tell_after_fork(self)
 
     # the registry
 
@@ -117,6 +119,10 @@ class MemoryDiscovery:
     def running(self) -> bool:
         """Whether it answers."""
         return self._running
+
+    def after_fork_in_child(self) -> None:
+        """Make the lock anew: see :mod:`chassis.core.forks`."""
+        self._lock = threading.RLock()
 
     def _left(self, topic: Topic) -> None:
         with self._lock:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from chassis.core.errors import ConfigError
+from chassis.core.forks import tell_after_fork
 from chassis.core.instances import Instance, Reason, Snapshot, Source
 from chassis.discovery._addresses import parse_urls
 from chassis.discovery._topic import Listening, Topic, describe
@@ -37,6 +38,7 @@ class StaticDiscovery:
                 )
         self._lock = threading.Lock()
         self._topics: dict[str, Topic] = {}
+        tell_after_fork(self)
 
     def subscribe(self, service: str, listener: Callable[[Snapshot], None]) -> Listening:
         """Tell ``listener`` of the service's addresses, at once and never again."""
@@ -53,6 +55,10 @@ class StaticDiscovery:
         """Per service that is listened to: its addresses."""
         with self._lock:
             return {service: describe(topic.snapshot) for service, topic in self._topics.items()}
+
+    def after_fork_in_child(self) -> None:
+        """Make the lock anew: see :mod:`chassis.core.forks`."""
+        self._lock = threading.Lock()
 
     def _snapshot(self, service: str) -> Snapshot:
         instances = self._instances.get(service) or self._instances.get(

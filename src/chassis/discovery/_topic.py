@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from chassis.core.clock import monotonic
 from chassis.core.events import events
+from chassis.core.forks import tell_after_fork
 from chassis.core.instances import Snapshot
 from chassis.discovery._events import WatchFailed
 from chassis.discovery._last_known_good import Step
@@ -29,7 +28,7 @@ class Topic:
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._listening: tuple[Listening, ...] = ()
-        _all.add(self)
+        tell_after_fork(self)
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -82,8 +81,8 @@ class Topic:
         for each in step.events:
             events.emit(each)
 
-    def _after_fork_in_child(self) -> None:
-        # Whoever held the lock or was delivering is a thread that does not exist here.
+    def after_fork_in_child(self) -> None:
+        """Whoever held the lock or was delivering is a thread that does not exist here."""
         self._lock = threading.Lock()
         for each in self._listening:
             each.delivering = False
@@ -134,17 +133,6 @@ class Listening:
     def close(self) -> None:
         """End it; no call of the listener begins afterwards. Closing twice does nothing."""
         self._topic._leave(self)
-
-
-_all: weakref.WeakSet[Topic] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for each in list(_all):
-        each._after_fork_in_child()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def describe(snapshot: Snapshot | None) -> Mapping[str, Any]:

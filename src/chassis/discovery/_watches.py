@@ -87,5 +87,6 @@ def _after_fork_in_child() -> None:
         each._after_fork_in_child()
 
 
-# Registered after the handlers of the background thread and of the topics, so that those are ready.
+# Not by chassis.core.forks: this must come after the background thread is ready to start anew, and
+# after every topic has its lock again.
 os.register_at_fork(after_in_child=_after_fork_in_child)

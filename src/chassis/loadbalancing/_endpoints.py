@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from typing import Generic, TypeVar
 
 from chassis.core.contracts import Balancer
+from chassis.core.forks import tell_after_fork
 from chassis.core.instances import Instance, Snapshot, Status
 from chassis.core.outcomes import Outcome
 
@@ -93,6 +94,7 @@ class EndpointSet(Generic[S]):
         self._endpoints: tuple[Endpoint[S], ...] = ()
         self._callable: tuple[Endpoint[S], ...] = ()
         self._closed = False
+        tell_after_fork(self)
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -161,6 +163,10 @@ class EndpointSet(Generic[S]):
             self._closed = True
             unwanted = self._replace(())
         self._dispose_all(unwanted)
+
+    def after_fork_in_child(self) -> None:
+        """Make the lock anew: see :mod:`chassis.core.forks`."""
+        self._lock = threading.Lock()
 
     def _choose(
         self,

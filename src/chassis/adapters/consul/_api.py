@@ -27,6 +27,7 @@ from chassis.adapters.consul._protocol import (
     path,
     query,
 )
+from chassis.core.forks import tell_after_fork
 from chassis.wire import plain_client, ssl_context
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class ConsulAPI:
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient] = (
             weakref.WeakKeyDictionary()
         )
+        tell_after_fork(self)
 
     def __repr__(self) -> str:
         return f"ConsulAPI({self.options.url!r})"
@@ -252,6 +254,11 @@ class ConsulAPI:
             client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
+
+    def after_fork_in_child(self) -> None:
+        """Make the lock anew: see :mod:`chassis.core.forks`."""
+        # The parent's connections belong to its event loops, which do not run here.
+        self._lock = threading.Lock()
 
     async def _put(self, where: str, params: Mapping[str, str] | None = None, content: bytes = b"") -> None:
         request = ConsulRequest(method="PUT", path=where, params=params or {}, content=content)
