@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from chassis.core.instances import Instance, Snapshot, Status
+from chassis.core.secrets import Secret, SecretVersion
 
 _EndpointT = TypeVar("_EndpointT")
 _RecordT_contra = TypeVar("_RecordT_contra", contravariant=True)
@@ -98,6 +99,43 @@ class Upstreams(Protocol):
         """
 
 
+class SecretResolver(Protocol):
+    """Reads secrets of one kind of store."""
+
+    scheme: str
+    """What references to this store begin with, without the colon: ``file``, ``vault``."""
+    poll: float
+    """Seconds after which a secret in use should be read again to see whether it changed."""
+    remote: bool
+    """Whether it asks another machine, rather than this one's files."""
+
+    async def read(self, path: str) -> SecretVersion:
+        """What the store holds at ``path`` now. Runs on the background loop.
+
+        :raises SecretError: it cannot be had; ``permanent`` says whether asking again may help.
+        """
+
+
+class Secrets(Protocol):
+    """Resolves references such as ``vault:secret/payments#api_key`` and follows their rotation."""
+
+    def refers(self, text: str) -> bool:
+        """Whether ``text`` is written as a reference, resolvable or not."""
+
+    def remote(self, reference: str) -> bool:
+        """Whether it names a store on another machine, rather than a file of this one."""
+
+    async def get(self, reference: str) -> Secret:
+        """The secret, from memory if it is being followed. Runs on the background loop.
+
+        :raises SecretError: it cannot be had and was never had before.
+        :raises ConfigError: the reference cannot be understood.
+        """
+
+    def subscribe(self, reference: str, listener: Callable[[], None]) -> Subscription:
+        """Follow the secret, and call ``listener`` on the background loop when it has changed."""
+
+
 class Sink(Protocol[_RecordT_contra]):
     """Takes telemetry and delivers it, or counts by its reason what it did not."""
 
@@ -128,6 +166,8 @@ __all__ = [
     "Registered",
     "Registrar",
     "Registration",
+    "SecretResolver",
+    "Secrets",
     "Sink",
     "Subscription",
     "Upstreams",
