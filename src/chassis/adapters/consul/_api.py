@@ -5,7 +5,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from chassis.adapters.consul._errors import (
     ConsulForbidden,
@@ -62,6 +62,12 @@ class ConsulAPI:
 
     def __repr__(self) -> str:
         return f"ConsulAPI({self.options.url!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
 
     # health and catalog
 
