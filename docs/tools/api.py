@@ -18,7 +18,7 @@ import pkgutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, get_origin
 
 import chassis
@@ -53,7 +53,7 @@ def text_of_type(annotation: Any) -> Any:
 def text_of_default(value: Any) -> Any:
     if value is inspect.Parameter.empty:
         return value
-    if isinstance(value, FunctionType | type):
+    if isinstance(value, BuiltinFunctionType | FunctionType | type):
         return Verbatim(value.__qualname__)
     if isinstance(value, enum.Enum):
         return Verbatim(str(value) if isinstance(value, str) else f"{type(value).__name__}.{value.name}")
