@@ -69,7 +69,7 @@ class Provider:
         without: tuple[str, ...] = (),
         **claims: Any,
     ) -> str:
-        now = int(time.time())
+        now = time.time_ns() // 10**9
         payload = {
             "sub": "ada",
             "aud": "shop",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -120,7 +121,5 @@ json_values = st.recursive(
 @given(document=json_values)
 def test_no_document_gets_anything_but_keys_or_a_value_error(document):
     """Whatever the provider answers."""
-    try:
+    with contextlib.suppress(ValueError):
         assert parse_key_set(json.dumps(document))
-    except ValueError:
-        pass
