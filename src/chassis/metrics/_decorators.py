@@ -25,7 +25,7 @@ class timed(Admission):  # noqa: N801 - a decorator is read as a word
 
     :param name: the metric's name; several functions may share it.
     :param documentation: one line for its readers.
-    :raises ValueError: the name cannot be a metric's, or is another metric's already.
+    :raises ValueError: the name is empty, or another metric has it already.
     """
 
     classify = staticmethod(classify_error)
@@ -66,7 +66,7 @@ class counted(Admission):  # noqa: N801 - a decorator is read as a word
 
     :param name: the metric's name; several functions may share it.
     :param documentation: one line for its readers.
-    :raises ValueError: the name cannot be a metric's, or is another metric's already.
+    :raises ValueError: the name is empty, or another metric has it already.
     """
 
     classify = staticmethod(classify_error)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, overload
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -23,18 +23,18 @@ def traced(name: str | None = None) -> Callable[[F], F]: ...
 def traced(name: Any = None) -> Any:
     """Give each call of a function a span of its own: ``@traced`` or ``@traced("price.load")``.
 
-    For plain, async, generator and async generator functions. A generator's span lasts from its
+    For plain, async, generator and async generator functions, class and static methods. A generator's span lasts from its
     first item to its end, and is current only while the generator runs, not while its consumer
     does. An error marks the span as failed with the error's type.
 
     :param name: the span's name; the function's qualified name if left out.
     """
-    if callable(name):
-        return _decorate(name, _name_of(name))
-    return lambda function: _decorate(function, name or _name_of(function))
+    if name is None or isinstance(name, str):
+        return lambda function: _decorate(function, name)
+    return _decorate(name, None)
 
 
-def _name_of(function: Callable[..., Any]) -> str:
+def _name_of(function: Any) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__qualname__", type(function).__qualname__)
@@ -43,7 +43,7 @@ def _name_of(function: Callable[..., Any]) -> str:
 class _Around:
     """Makes a span current for the length of a block; the block's error marks it as failed."""
 
-    __slots__ = ("_context", "_span", "_token")
+    __slots__ = ("_span", "_token")
 
     def __init__(self, span: Span) -> None:
         self._span = span
@@ -57,8 +57,11 @@ class _Around:
             fail(self._span, error)
 
 
-def _decorate(function: F, name: str) -> F:
-    inner: Any = function
+def _decorate(function: Any, name: str | None) -> Any:
+    if isinstance(function, classmethod | staticmethod):
+        return type(function)(_decorate(function.__func__, name))
+    name = name or _name_of(function)
+    inner = function
     while isinstance(inner, functools.partial):
         inner = inner.func
     wrapper: Callable[..., Any]
@@ -136,4 +139,4 @@ def _decorate(function: F, name: str) -> F:
                 span.end()
 
         wrapper = traced_call
-    return cast(F, wrapper)
+    return wrapper
