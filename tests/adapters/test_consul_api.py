@@ -148,9 +148,8 @@ async def test_a_token_file_that_cannot_be_read_is_named(connect: Connect) -> No
 async def test_case_11_an_answer_that_is_none_is_an_error_of_its_kind_and_never_parsed(
     connect: Connect, status: int, error: type[ConsulError]
 ) -> None:
-    with ScriptedAgent(always('["no  cluster\nleader"]', status)) as agent:
-        with pytest.raises(error) as caught:
-            await connect(agent.url).health("a")
+    with ScriptedAgent(always('["no  cluster\nleader"]', status)) as agent, pytest.raises(error) as caught:
+        await connect(agent.url).health("a")
     assert type(caught.value) is error
     assert isinstance(caught.value, DiscoveryError)
     assert (caught.value.status, caught.value.body) == (status, '["no cluster leader"]')
@@ -159,16 +158,20 @@ async def test_case_11_an_answer_that_is_none_is_an_error_of_its_kind_and_never_
 
 
 async def test_a_refused_token_is_told_with_a_remedy(connect: Connect) -> None:
-    with ScriptedAgent(always("", 403)) as agent:
-        with pytest.raises(ConsulForbidden, match="no explanation; check the ACL token and its policy"):
-            await connect(agent.url).leader()
+    with (
+        ScriptedAgent(always("", 403)) as agent,
+        pytest.raises(ConsulForbidden, match="no explanation; check the ACL token and its policy"),
+    ):
+        await connect(agent.url).leader()
 
 
 @pytest.mark.parametrize("body", ["[{", "<html>", "{}", '"text"', "\xff"])
 async def test_case_12_garbage_is_an_error(connect: Connect, body: str) -> None:
-    with ScriptedAgent(always(body.encode("latin-1"))) as agent:
-        with pytest.raises(ConsulAnswerError, match="GET /v1/health/service/a"):
-            await connect(agent.url).health("a")
+    with (
+        ScriptedAgent(always(body.encode("latin-1"))) as agent,
+        pytest.raises(ConsulAnswerError, match="GET /v1/health/service/a"),
+    ):
+        await connect(agent.url).health("a")
 
 
 async def test_null_stands_for_an_empty_list(connect: Connect) -> None:

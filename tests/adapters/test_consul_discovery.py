@@ -1,0 +1,375 @@
+"""Services as Consul knows them, through every kind of trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from chassis.adapters.consul import ConsulAPI, ConsulDiscovery, ConsulDiscoveryOptions, ConsulOptions
+from chassis.background import background
+from chassis.core import ConfigError, Event, Freshness, Reason, Snapshot, Source, Status, Subscription, events
+from chassis.discovery import EmptyAnswerHeld, EntriesSkipped
+from tests.support.scripted_agent import Answer, Asked, ScriptedAgent
+from tests.support.servers import ConsulServer
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.asyncio
+
+
+def entry(
+    name: str, *, status: str = "passing", tags: tuple[str, ...] = (), port: int = 80
+) -> dict[str, Any]:
+    return {
+        "Node": {"Address": "10.0.0.1"},
+        "Service": {"ID": name, "Service": "catalog", "Port": port, "Tags": list(tags)},
+        "Checks": [{"CheckID": "c", "Status": status}],
+    }
+
+
+class Watching:
+    """Watches one service of an agent, and keeps what it was told."""
+
+    def __init__(self, url: str, service: str, options: ConsulDiscoveryOptions) -> None:
+        self.api = ConsulAPI(ConsulOptions(url=url, timeout=1.0))
+        self.discovery = ConsulDiscovery(self.api, options)
+        self.heard: list[tuple[float, Snapshot]] = []
+        self.events: list[Event] = []
+        self._unsubscribe = events.subscribe(self.events.append)
+        self.subscription: Subscription = self.discovery.subscribe(
+            service, lambda snapshot: self.heard.append((time.monotonic(), snapshot))
+        )
+
+    @property
+    def newest(self) -> Snapshot:
+        return self.heard[-1][1]
+
+    @property
+    def ids(self) -> list[str]:
+        return [each.id for each in self.newest.instances]
+
+    def of(self, kind: type[Event]) -> list[Event]:
+        return [each for each in self.events if isinstance(each, kind)]
+
+    async def until(self, condition: Callable[[Snapshot], bool], what: str, timeout: float = 5.0) -> Snapshot:
+        await eventually(lambda: self.heard and condition(self.newest), timeout, what)
+        return self.newest
+
+    async def close(self) -> None:
+        self.subscription.close()
+        self._unsubscribe()
+        await background.run(self.api.aclose, name="close")
+
+
+class Watch:
+    def __init__(self) -> None:
+        self.made: list[Watching] = []
+
+    def __call__(self, url: str, service: str = "catalog", **options: Any) -> Watching:
+        self.made.append(Watching(url, service, ConsulDiscoveryOptions(**options)))
+        return self.made[-1]
+
+
+@pytest_asyncio.fixture
+async def watch() -> AsyncIterator[Watch]:
+    watch = Watch()
+    yield watch
+    for each in watch.made:
+        await each.close()
+
+
+class Agent:
+    """What a scripted agent knows: its entries change with :meth:`set`, which wakes blocked queries."""
+
+    def __init__(self, *entries: dict[str, Any], index: int = 10) -> None:
+        self.entries = list(entries)
+        self.index = index
+        self.headers: dict[str, str] = {}
+        self.override: Answer | None = None
+
+    def set(self, *entries: dict[str, Any], index: int | None = None) -> None:
+        self.entries = list(entries)
+        self.index = self.index + 1 if index is None else index
+
+    def __call__(self, asked: Asked) -> Answer:
+        wait = float(asked.query.get("wait", "0ms").removesuffix("ms")) / 1000
+        end = time.monotonic() + min(wait, 3.0)
+        while (
+            self.override is None and asked.query.get("index") == str(self.index) and time.monotonic() < end
+        ):
+            time.sleep(0.005)
+        if self.override is not None:
+            return self.override
+        return Answer(json.dumps(self.entries), headers={"X-Consul-Index": str(self.index), **self.headers})
+
+
+# answers, from a script
+
+
+async def test_instances_of_every_status_are_told_and_changes_follow(watch: Watch) -> None:
+    agent = Agent(entry("a"), entry("b", status="critical"))
+    with ScriptedAgent(agent) as server:
+        watching = watch(server.url)
+        first = await watching.until(lambda each: True, "the first snapshot")
+        assert [(each.id, each.status) for each in first.instances] == [
+            ("a", Status.PASSING),
+            ("b", Status.CRITICAL),
+        ]
+        assert (first.source, first.freshness, first.reason) == (Source.LIVE, Freshness.FRESH, None)
+        agent.set(entry("b", status="critical"))
+        told = await watching.until(lambda each: len(each.instances) == 1, "a to leave")
+        assert told.reason is Reason.NO_PASSING
+    asked = server.asked
+    assert "passing" not in asked[0].query
+    assert "index" not in asked[0].query
+    assert asked[1].query == {"index": "10", "wait": "30000ms"}
+
+
+async def test_case_6_the_last_instance_leaving_is_told_at_once(watch: Watch) -> None:
+    agent = Agent(entry("a"))
+    with ScriptedAgent(agent) as server:
+        watching = watch(server.url)
+        await watching.until(lambda each: len(each.instances) == 1, "a")
+        agent.set()
+        told = await watching.until(lambda each: not each.instances, "emptiness", 1.0)
+        assert told.reason is Reason.NOT_REGISTERED
+        assert told.freshness is Freshness.FRESH
+
+
+async def test_case_4_an_index_that_went_back_is_asked_anew_and_loses_no_event(watch: Watch) -> None:
+    agent = Agent(entry("a"), index=162)
+    with ScriptedAgent(agent) as server:
+        watching = watch(server.url)
+        await watching.until(lambda each: True, "the first snapshot")
+        agent.set(entry("b"), index=13)
+        await watching.until(lambda each: [i.id for i in each.instances] == ["b"], "b")
+        await eventually(lambda: server.asked[-1].query.get("index") == "13", what="the new index")
+        agent.set(entry("c"))
+        await watching.until(lambda each: [i.id for i in each.instances] == ["c"], "c")
+    indexes = [each.query.get("index") for each in server.asked]
+    assert indexes[:4] == [None, "162", None, "13"]
+
+
+async def test_case_5_a_registry_that_came_back_blank_takes_no_instance_away(watch: Watch) -> None:
+    agent = Agent(entry("a"), index=162)
+    with ScriptedAgent(agent) as server:
+        watching = watch(server.url)
+        await watching.until(lambda each: True, "the first snapshot")
+        agent.override = Answer("rpc error making call: EOF", 500)
+        await watching.until(lambda each: each.freshness is Freshness.STALE, "staleness")
+        agent.set(index=5)
+        agent.override = None
+        await eventually(lambda: watching.of(EmptyAnswerHeld), what="the empty answer to be held")
+        assert watching.ids == ["a"]
+        agent.set(entry("a"))
+        await watching.until(lambda each: each.freshness is Freshness.FRESH, "freshness")
+    assert all([each.id for each in told.instances] == ["a"] for _, told in watching.heard)
+
+
+async def test_case_7_an_empty_answer_is_believed_after_the_grace(watch: Watch) -> None:
+    agent = Agent(entry("a"), index=162)
+    with ScriptedAgent(agent) as server:
+        watching = watch(server.url, empty_grace=1.5)
+        await watching.until(lambda each: True, "the first snapshot")
+        begun = time.monotonic()
+        agent.set(index=5)
+        told = await watching.until(lambda each: not each.instances, "the grace to end")
+        assert 1.4 < time.monotonic() - begun < 4
+        assert told.reason is Reason.NOT_REGISTERED
+
+
+async def test_case_9_twenty_flips_at_once_make_few_snapshots_and_the_last_is_right(watch: Watch) -> None:
+    agent = Agent(entry("a"))
+    with ScriptedAgent(agent) as server:
+        watching = watch(server.url)
+        await watching.until(lambda each: True, "the first snapshot")
+        for flip in range(20):
+            agent.set(entry("a", status="critical" if flip % 2 else "passing"), entry(f"z{flip}"))
+            await asyncio.sleep(0.01)
+        await watching.until(lambda each: each.instances[-1].id == "z19", "the last flip")
+        assert len(watching.heard) <= 5
+
+
+async def test_case_10_the_same_data_in_another_order_is_not_told(watch: Watch) -> None:
+    agent = Agent(entry("a"), entry("b"))
+    with ScriptedAgent(agent) as server:
+        watching = watch(server.url)
+        await watching.until(lambda each: True, "the first snapshot")
+        agent.set(entry("b"), entry("a"))
+        await eventually(lambda: server.asked[-1].query.get("index") == "11", what="the new index")
+        assert len(watching.heard) == 1
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Answer("No cluster leader", 500),
+        Answer('[{"Service": {"ID": "x", "Service": "catalog", "Port": 1, "Address": "x"}}]', 500),
+        Answer("[]", headers={"X-Consul-KnownLeader": "false"}),
+        Answer("[]", headers={"X-Consul-LastContact": "60000"}),
+        Answer('[{"Ser'),
+        Answer('{"a": 1}'),
+        Answer("[null, 7]"),
+        Answer("[]", headers={"X-Consul-Results-Filtered-By-ACLs": "true"}),
+        Answer("ACL not found", 403),
+    ],
+)
+async def test_cases_11_to_13_what_cannot_be_believed_keeps_the_snapshot(
+    watch: Watch, trouble: Answer
+) -> None:
+    agent = Agent(entry("a"))
+    with ScriptedAgent(agent) as server:
+        watching = watch(server.url)
+        await watching.until(lambda each: True, "the first snapshot")
+        agent.override = trouble
+        told = await watching.until(lambda each: each.freshness is Freshness.STALE, "staleness")
+        assert [each.id for each in told.instances] == ["a"]
+        agent.override = None
+        await watching.until(lambda each: each.freshness is Freshness.FRESH, "freshness")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Answer("down", 500), Reason.REGISTRY_DOWN),
+        (Answer("Permission denied", 403), Reason.ACL_FILTERED),
+        (Answer("[]", headers={"X-Consul-Results-Filtered-By-ACLs": "true"}), Reason.ACL_FILTERED),
+        (Answer("[]"), Reason.NOT_REGISTERED),
+        (Answer(json.dumps([entry("a", status="critical")])), Reason.NO_PASSING),
+        (Answer(json.dumps([entry("a", tags=("green",))])), Reason.FILTERED),
+    ],
+)
+async def test_why_there_is_no_instance_is_told(watch: Watch, answer: Answer, reason: Reason) -> None:
+    agent = Agent()
+    agent.override = answer
+    with ScriptedAgent(agent) as server:
+        watching = watch(server.url, tags=("blue",) if reason is Reason.FILTERED else ())
+        assert (await watching.until(lambda each: True, "the first snapshot")).reason is reason
+        assert watching.discovery.describe()["catalog"]["reason"] == reason.value
+
+
+async def test_only_instances_with_all_tags_are_told(watch: Watch) -> None:
+    agent = Agent(entry("a", tags=("blue", "v2")), entry("b", tags=("blue",)))
+    with ScriptedAgent(agent) as server:
+        watching = watch(server.url, tags=("v2", "blue"))
+        await watching.until(lambda each: True, "the first snapshot")
+        assert watching.ids == ["a"]
+
+
+async def test_case_12_an_entry_without_a_port_is_left_out_and_told_of_once(watch: Watch) -> None:
+    agent = Agent(entry("a"), entry("bad", port=0))
+    with ScriptedAgent(agent) as server:
+        watching = watch(server.url)
+        await watching.until(lambda each: True, "the first snapshot")
+        agent.set(entry("b"), entry("bad", port=0))
+        await watching.until(lambda each: [i.id for i in each.instances] == ["b"], "b")
+        assert [each.details() for each in watching.of(EntriesSkipped)] == [
+            {"source": "live", "skipped": 1, "example": "ValueError: 'bad' has no usable port: 0"}
+        ]
+
+
+async def test_case_8_an_agent_that_sends_no_index_is_asked_once_a_second_at_most(watch: Watch) -> None:
+    with ScriptedAgent(lambda asked: Answer("[]")) as server:
+        watch(server.url)
+        await asyncio.sleep(1.2)
+        assert len(server.asked) <= 5
+
+
+async def test_stale_answers_are_asked_for_and_taken_as_far_as_wanted(watch: Watch) -> None:
+    agent = Agent(entry("a"))
+    agent.headers["X-Consul-LastContact"] = "5000"
+    with ScriptedAgent(agent) as server:
+        watching = watch(server.url, stale=True, max_stale=6.0)
+        await watching.until(lambda each: each.freshness is Freshness.FRESH, "a fresh snapshot")
+        assert server.asked[0].query == {"stale": ""}
+        too_old = watch(server.url, stale=True, max_stale=4.0)
+        assert (await too_old.until(lambda each: True, "the first snapshot")).freshness is Freshness.STALE
+
+
+async def test_one_query_serves_all_listeners_and_ends_with_the_last(watch: Watch) -> None:
+    agent = Agent(entry("a"))
+    with ScriptedAgent(agent) as server:
+        watching = watch(server.url, wait=0.5)
+        await watching.until(lambda each: True, "the first snapshot")
+        heard: list[Snapshot] = []
+        second = watching.discovery.subscribe("catalog", heard.append)
+        assert len(heard) == 1
+        assert len(server.asked) <= 2
+        second.close()
+        watching.subscription.close()
+        assert watching.discovery.describe() == {}
+        asked = len(server.asked)
+        await asyncio.sleep(0.8)
+        assert len(server.asked) <= asked + 1
+
+
+@pytest.mark.parametrize("options", [{"wait": 0}, {"empty_grace": -1}, {"max_stale": "x"}])
+async def test_options_are_checked(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        ConsulDiscoveryOptions(**options)
+
+
+# a real agent
+
+
+async def put(api: ConsulAPI, name: str, service: str, *, port: int = 80) -> None:
+    await api.register_service({"Name": service, "ID": name, "Address": "10.0.0.1", "Port": port})
+
+
+async def test_a_change_is_seen_within_milliseconds(consul_server: ConsulServer, watch: Watch) -> None:
+    watching = watch(consul_server.url, "discovery-quick")
+    await watching.until(lambda each: True, "the first snapshot")
+    async with ConsulAPI(ConsulOptions(url=consul_server.url)) as api:
+        await put(api, "dq:1", "discovery-quick")
+        done = time.monotonic()
+        await watching.until(lambda each: len(each.instances) == 1, "the instance")
+        assert watching.heard[-1][0] - done < 0.25
+        await api.service_maintenance("dq:1", True)
+        told = await watching.until(lambda each: each.reason is Reason.NO_PASSING, "maintenance")
+        assert told.instances[0].status is Status.MAINTENANCE
+        await api.service_maintenance("dq:1", False)
+        await watching.until(lambda each: each.reason is None, "the end of maintenance")
+        await api.deregister_service("dq:1")
+        await watching.until(lambda each: each.reason is Reason.NOT_REGISTERED, "its leaving")
+
+
+async def test_cases_1_and_5_an_agent_killed_and_back_blank(
+    own_consul_server: ConsulServer, watch: Watch
+) -> None:
+    watching = watch(own_consul_server.url, "held")
+    async with ConsulAPI(ConsulOptions(url=own_consul_server.url)) as api:
+        await put(api, "h:1", "held")
+        await watching.until(lambda each: len(each.instances) == 1, "the instance")
+        begun = time.monotonic()
+        own_consul_server.kill()
+        await watching.until(lambda each: each.freshness is Freshness.STALE, "staleness")
+        assert watching.heard[-1][0] - begun < 2
+        assert watching.ids == ["h:1"]
+        await asyncio.to_thread(own_consul_server.start)
+        await eventually(lambda: watching.of(EmptyAnswerHeld), 20, "the empty answer to be held")
+        assert watching.ids == ["h:1"]
+    async with ConsulAPI(ConsulOptions(url=own_consul_server.url)) as api:
+        await put(api, "h:1", "held")
+        await watching.until(lambda each: each.freshness is Freshness.FRESH, "freshness")
+    assert all(told.instances for _, told in watching.heard[1:])
+
+
+async def test_case_3_an_agent_that_hangs_is_noticed_and_forgiven(
+    own_consul_server: ConsulServer, watch: Watch
+) -> None:
+    watching = watch(own_consul_server.url, "hung", wait=1.0)
+    async with ConsulAPI(ConsulOptions(url=own_consul_server.url)) as api:
+        await put(api, "h:1", "hung")
+        await watching.until(lambda each: len(each.instances) == 1, "the instance")
+        own_consul_server.pause()
+        try:
+            await watching.until(lambda each: each.freshness is Freshness.STALE, "staleness", 6)
+            assert watching.ids == ["h:1"]
+        finally:
+            own_consul_server.resume()
+        await watching.until(lambda each: each.freshness is Freshness.FRESH, "freshness", 15)
