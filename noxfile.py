@@ -24,9 +24,9 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 BRANCHES_COVERED = 90  # per cent, at least
 
 
-def install(session: nox.Session, *groups: str) -> None:
+def install(session: nox.Session, *groups: str, extras: str = "[all]") -> None:
     """Install the project as it stands in the tree, and the named dependency groups."""
-    session.install("--quiet", "--editable", ".", *GROUPS(PYPROJECT, *groups))
+    session.install("--quiet", "--editable", f".{extras}", *GROUPS(PYPROJECT, *groups))
 
 
 @nox.session
@@ -82,7 +82,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format and the import contracts."""
-    install(session, "lint")
+    install(session, "lint", extras="")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("lint-imports")
@@ -91,7 +91,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types as users' tools do: mypy strict and pyright."""
-    install(session, "types", "examples")
+    install(session, "types", "examples", extras="[all,testing]")
     session.run("mypy")
     session.run("pyright", "--pythonpath", str(Path(session.bin, "python")))
 
@@ -99,14 +99,14 @@ def types(session: nox.Session) -> None:
 @nox.session
 def api(session: nox.Session) -> None:
     """Write docs/api.txt, the public API as text; with `-- --check` only compare."""
-    install(session)
+    install(session, extras="")  # what is public must be importable without them
     session.run("python", "docs/tools/api.py", *session.posargs)
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into site/; every warning is an error."""
-    install(session, "docs")
+    install(session, "docs", extras="")
     session.run("mkdocs", "build", "--strict", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
 
 

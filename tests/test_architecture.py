@@ -38,10 +38,12 @@ HEAVY = {
 """What `import chassis` must not load."""
 
 HOMES = {
+    "a2wsgi": {"cli"},
     "click": {"cli"},
     "consul": {"adapters"},
     "cryptography": {"auth"},
     "dns": {"adapters"},
+    "google": {"adapters"},  # protobuf, of opentelemetry-proto
     "granian": {"cli", "devagent", "server", "service"},
     "httpx": {"client", "adapters", "gateway", "testing", "wire"},
     "httpx2": {"client", "adapters", "gateway", "testing", "wire"},
@@ -158,6 +160,7 @@ def offered_by(package: ModuleType) -> set[str]:
         name
         for name, value in vars(package).items()
         if not name.startswith("_")
+        and name != "TYPE_CHECKING"
         and name not in submodules
         and not isinstance(value, ModuleType)
         and getattr(value, "__module__", package.__name__) not in {"__future__", "typing"}
