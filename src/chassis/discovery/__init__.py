@@ -26,7 +26,7 @@ from chassis.discovery._events import (
 )
 from chassis.discovery._last_known_good import LastKnownGood, Step
 from chassis.discovery._memory import MemoryDiscovery, MemoryRegistration
-from chassis.discovery._registration import RegistrationMachine, Task, readiness
+from chassis.discovery._registration import RegistrationMachine, Task, check_registration, readiness
 from chassis.discovery._static import StaticDiscovery
 from chassis.discovery._topic import Listening, Topic
 from chassis.discovery._watch_index import ChurnLimit, Wake, WatchIndex
@@ -60,6 +60,7 @@ __all__ = [
     "WatchFailed",
     "WatchIndex",
     "Watches",
+    "check_registration",
     "parse_urls",
     "readiness",
 ]

@@ -8,14 +8,13 @@ from typing import Any
 from chassis.background import Job, background
 from chassis.core.clock import monotonic
 from chassis.core.contracts import Registration
-from chassis.core.errors import ConfigError
 from chassis.core.events import events
 from chassis.core.forks import tell_after_fork
 from chassis.core.instances import Instance, Snapshot, Source
 from chassis.core.options import Seconds, check_seconds
 from chassis.discovery._events import Deregistered, RegistrationConfirmed
 from chassis.discovery._last_known_good import LastKnownGood
-from chassis.discovery._registration import readiness
+from chassis.discovery._registration import check_registration, readiness
 from chassis.discovery._topic import Listening, Topic, describe
 
 
@@ -99,15 +98,9 @@ class MemoryDiscovery:
     async def register(self, registration: Registration) -> MemoryRegistration:
         """Hold the registration until it is ended, with the status its readiness tells.
 
-        :raises ConfigError: its service or id is empty, or its port none.
+        :raises ConfigError: the registration itself cannot be accepted.
         """
-        for name in ("service", "id", "host"):
-            if not getattr(registration, name):
-                raise ConfigError(f"the registration has no {name}", setting=name, remedy="give one")
-        if not 0 < registration.port < 65536:
-            raise ConfigError(
-                f"{registration.port} is not a port", setting="port", remedy="give one from 1 to 65535"
-            )
+        check_registration(registration)
         registered = MemoryRegistration(self, registration)
         registered.look()
         registered.job = background.start(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from chassis.core.contracts import Registration
+from chassis.core.errors import ConfigError
 from chassis.core.events import Event
 from chassis.core.instances import Status
 from chassis.discovery._events import (
@@ -29,6 +30,26 @@ def readiness(registration: Registration) -> tuple[Status, str]:
         return registration.readiness()
     except Exception as error:  # noqa: BLE001 - whatever it is, the process cannot say that it is ready
         return Status.CRITICAL, f"the readiness check raised {type(error).__name__}"
+
+
+def check_registration(registration: Registration) -> None:
+    """Refuse what no registry can hold, though some take it without a word.
+
+    :raises ConfigError: naming what cannot be used.
+    """
+
+    def refuse(setting: str, problem: str, remedy: str) -> ConfigError:
+        return ConfigError(problem, setting=setting, remedy=remedy)
+
+    for name in ("service", "id", "host"):
+        if not getattr(registration, name).strip():
+            raise refuse(name, f"the registration has no {name}", "give one")
+    if registration.scheme not in ("http", "https"):
+        raise refuse("scheme", f"{registration.scheme!r} is not known", "give http or https")
+    if not 0 < registration.port < 65536:
+        raise refuse("port", f"{registration.port} is not a port", "give one from 1 to 65535")
+    if registration.weight < 1:
+        raise refuse("weight", f"{registration.weight} is no weight", "give at least 1")
 
 
 class Task(Enum):

@@ -23,7 +23,14 @@ from chassis.core.errors import ConfigError
 from chassis.core.events import Event, events
 from chassis.core.instances import Status
 from chassis.core.options import Seconds, check_seconds
-from chassis.discovery import Deregistered, RegistrationMachine, Task, WatchFailed, readiness
+from chassis.discovery import (
+    Deregistered,
+    RegistrationMachine,
+    Task,
+    WatchFailed,
+    check_registration,
+    readiness,
+)
 
 _CHECK_STATUS = {Status.PASSING: "passing", Status.WARNING: "warning"}
 _DEREGISTER_CAP = 3.0
@@ -80,6 +87,7 @@ class ConsulRegistrar:
         :raises ConfigError: the registration itself cannot be accepted.
         """
         check_registration(registration)
+        check_meta(registration)
         registered = ConsulRegistration(self._api, registration, self.options)
         await _in_background(registered.start, name=f"register:{registration.id}")
         return registered
@@ -229,33 +237,23 @@ def definition(
     }
 
 
-def check_registration(registration: Registration) -> None:
-    """Refuse what Consul would refuse later, or worse, accept.
+def check_meta(registration: Registration) -> None:
+    """Refuse meta that Consul would refuse later.
 
     :raises ConfigError: naming what cannot be used.
     """
 
-    def refuse(setting: str, problem: str, remedy: str) -> ConfigError:
-        return ConfigError(problem, setting=setting, remedy=remedy)
+    def refuse(problem: str, remedy: str) -> ConfigError:
+        return ConfigError(problem, setting="meta", remedy=remedy)
 
-    for name in ("service", "id", "host"):
-        if not getattr(registration, name).strip():
-            raise refuse(name, f"the registration has no {name}", "give one")
-    if registration.scheme not in ("http", "https"):
-        raise refuse("scheme", f"{registration.scheme!r} is not known", "give http or https")
-    if not 0 < registration.port < 65536:
-        raise refuse("port", f"{registration.port} is not a port", "give one from 1 to 65535")
-    if registration.weight < 1:
-        raise refuse("weight", f"{registration.weight} is no weight", "give at least 1")
     if len(registration.meta) > 62:
         # Consul takes 64; scheme and zone may be added.
-        raise refuse("meta", f"{len(registration.meta)} keys are too many", "give at most 62")
+        raise refuse(f"{len(registration.meta)} keys are too many", "give at most 62")
     for key, value in registration.meta.items():
         if not _META_KEY.fullmatch(key):
-            remedy = "use up to 128 letters, digits, _ and -"
-            raise refuse("meta", f"{key!r} cannot be a key", remedy)
+            raise refuse(f"{key!r} cannot be a key", "use up to 128 letters, digits, _ and -")
         if len(value) > 512:
-            raise refuse("meta", f"the value of {key!r} is {len(value)} long", "give at most 512 characters")
+            raise refuse(f"the value of {key!r} is {len(value)} long", "give at most 512 characters")
 
 
 def is_lost(error: ConsulError) -> bool:

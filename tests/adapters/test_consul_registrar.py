@@ -1,0 +1,416 @@
+"""A registration kept alive in Consul."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from chassis.adapters.consul import (
+    ConsulAPI,
+    ConsulOptions,
+    ConsulRegistrar,
+    ConsulRegistrarOptions,
+    ConsulRegistration,
+)
+from chassis.background import background
+from chassis.core import ConfigError, Event, Registration, Status, events
+from chassis.discovery import (
+    Deregistered,
+    RegistrationConfirmed,
+    RegistrationLost,
+    RegistrationRefused,
+    RegistrationUnreachable,
+)
+from tests.support.scripted_agent import Answer, Asked, ScriptedAgent
+from tests.support.servers import ConsulServer
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.asyncio
+
+
+def registration(service: str = "catalog", port: int = 8080, **more: Any) -> Registration:
+    return Registration(
+        service=service, id=f"{service}:127.0.0.1:{port}", host="127.0.0.1", port=port, **more
+    )
+
+
+class Scripted:
+    """An agent that holds registrations, and can be told to forget, refuse or hide them."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, dict[str, Any]] = {}
+        self.hidden = False
+        self.override: Answer | None = None
+        self.lost = Answer("Unknown check ID", 404)
+        self.index = 1
+
+    def __call__(self, asked: Asked) -> Answer:
+        parts = asked.path.split("/")
+        if parts[2] == "health":
+            end = time.monotonic() + 2
+            while asked.query.get("index") == str(self.index) and time.monotonic() < end:
+                time.sleep(0.005)
+            held = [] if self.hidden else list(self.known.values())
+            entries = [{"Service": {"ID": each["ID"], "Service": each["Name"]}} for each in held]
+            return Answer(json.dumps(entries), headers={"X-Consul-Index": str(self.index)})
+        if self.override is not None:
+            return self.override
+        if parts[-1] == "register":
+            definition = json.loads(asked.body)
+            self.known[definition["ID"]] = definition
+            self.index += 1
+        elif parts[4] == "deregister":
+            self.known.pop(parts[-1], None)
+            self.index += 1
+        elif parts[3] == "check" and parts[-1].removeprefix("service:") not in self.known:
+            return self.lost
+        return Answer()
+
+
+def beats(server: ScriptedAgent) -> list[dict[str, str]]:
+    return [json.loads(each.body) for each in server.asked if "/check/update/" in each.path]
+
+
+def registers(server: ScriptedAgent) -> list[dict[str, Any]]:
+    return [json.loads(each.body) for each in server.asked if each.path.endswith("/register")]
+
+
+class Register:
+    """Registers, and ends what was registered."""
+
+    def __init__(self) -> None:
+        self.handles: list[ConsulRegistration] = []
+        self.apis: list[ConsulAPI] = []
+        self.events: list[Event] = []
+
+    async def __call__(
+        self, url: str, what: Registration, *, ttl: float = 15.0, **options: Any
+    ) -> ConsulRegistration:
+        self.apis.append(ConsulAPI(ConsulOptions(url=url, timeout=1.0, **options)))
+        registrar = ConsulRegistrar(self.apis[-1], ConsulRegistrarOptions(ttl=ttl))
+        self.handles.append(await registrar.register(what))
+        return self.handles[-1]
+
+    def of(self, kind: type[Event]) -> list[Event]:
+        return [each for each in self.events if isinstance(each, kind)]
+
+
+@pytest_asyncio.fixture
+async def register() -> AsyncIterator[Register]:
+    register = Register()
+    unsubscribe = events.subscribe(register.events.append)
+    yield register
+    for handle in register.handles:
+        await handle.deregister()
+    for api in register.apis:
+        await background.run(api.aclose, name="close")
+    unsubscribe()
+
+
+# against a script
+
+
+async def test_it_registers_with_everything_consul_can_know_and_beats_at_once(register: Register) -> None:
+    what = registration(
+        scheme="https",
+        zone="z1",
+        tags=("blue",),
+        meta={"version": "2"},
+        weight=3,
+        readiness=lambda: (Status.WARNING, "so so"),
+    )
+    with ScriptedAgent(Scripted()) as server:
+        handle = await register(server.url, what, ttl=9.0)
+        await eventually(lambda: handle.confirmed, what="confirmation")
+    (sent,) = registers(server)
+    assert sent == {
+        "ID": "catalog:127.0.0.1:8080",
+        "Name": "catalog",
+        "Address": "127.0.0.1",
+        "Port": 8080,
+        "Tags": ["blue"],
+        "Meta": {"version": "2", "scheme": "https", "zone": "z1"},
+        "Weights": {"Passing": 3, "Warning": 1},
+        "Check": {
+            "CheckID": "service:catalog:127.0.0.1:8080",
+            "Name": "heartbeat",
+            "TTL": "9000ms",
+            "DeregisterCriticalServiceAfter": "600000ms",
+            "Status": "warning",
+        },
+    }
+    assert beats(server) == [{"Status": "warning", "Output": "so so"}]
+    assert [each.subject for each in register.of(RegistrationConfirmed)] == [what.id]
+
+
+async def test_a_heartbeat_carries_the_readiness_of_its_moment(register: Register) -> None:
+    told = [(Status.PASSING, "ready")]
+    with ScriptedAgent(Scripted()) as server:
+        await register(server.url, registration(readiness=lambda: told[0]), ttl=0.3)
+        await eventually(lambda: {"Status": "passing", "Output": "ready"} in beats(server))
+        told[0] = (Status.CRITICAL, "no database")
+        await eventually(lambda: {"Status": "critical", "Output": "no database"} in beats(server))
+        told[0] = (Status.MAINTENANCE, "updating")
+        await eventually(lambda: {"Status": "critical", "Output": "updating"} in beats(server))
+
+
+async def test_a_readiness_check_that_raises_makes_it_critical_and_ends_no_heartbeat(
+    register: Register,
+) -> None:
+    def fail() -> tuple[Status, str]:
+        raise ZeroDivisionError
+
+    with ScriptedAgent(Scripted()) as server:
+        await register(server.url, registration(readiness=fail), ttl=0.3)
+        await eventually(lambda: len(beats(server)) > 2, what="heartbeats")
+        assert {each["Status"] for each in beats(server)} == {"critical"}
+        assert registers(server)[0]["Check"]["Status"] == "critical"
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        Answer('Unknown check ID "service:catalog:127.0.0.1:8080"', 404),
+        Answer('CheckID "service:catalog:127.0.0.1:8080" does not have associated TTL', 500),
+    ],
+)
+async def test_case_17_a_lost_registration_is_renewed_in_both_forms_of_loss(
+    register: Register, lost: Answer
+) -> None:
+    agent = Scripted()
+    agent.lost = lost
+    with ScriptedAgent(agent) as server:
+        handle = await register(server.url, registration(), ttl=0.6)
+        await eventually(lambda: handle.confirmed)
+        agent.known.clear()
+        await eventually(lambda: len(registers(server)) == 2, 3, "the renewal")
+        await eventually(lambda: handle.confirmed)
+        assert len(register.of(RegistrationLost)) == 1
+        assert len(registers(server)) == 2
+
+
+async def test_case_5b_absence_from_the_catalog_is_healed_although_heartbeats_are_answered(
+    register: Register,
+) -> None:
+    agent = Scripted()
+    with ScriptedAgent(agent) as server:
+        handle = await register(server.url, registration(), ttl=3.0)
+        await eventually(lambda: handle.confirmed)
+        agent.hidden = True
+        agent.index += 1
+        await eventually(lambda: len(registers(server)) == 2, 6, "the renewal")
+        agent.hidden = False
+        agent.index += 1
+        await eventually(lambda: handle.confirmed)
+        assert len(registers(server)) == 2
+
+
+async def test_an_error_of_the_agent_that_is_no_loss_does_not_register_anew(register: Register) -> None:
+    agent = Scripted()
+    with ScriptedAgent(agent) as server:
+        handle = await register(server.url, registration(), ttl=0.3)
+        await eventually(lambda: handle.confirmed)
+        agent.override = Answer("rpc error", 500)
+        await eventually(lambda: register.of(RegistrationUnreachable), what="the trouble")
+        assert not handle.confirmed
+        agent.override = None
+        await eventually(lambda: handle.confirmed)
+        assert len(registers(server)) == 1
+
+
+async def test_a_refused_registration_is_told_of_once_and_tried_again(register: Register) -> None:
+    agent = Scripted()
+    agent.override = Answer("Permission denied", 403)
+    with ScriptedAgent(agent) as server:
+        handle = await register(server.url, registration(), ttl=0.3)
+        await eventually(lambda: len(registers(server)) > 2, what="further tries")
+        assert not handle.confirmed
+        assert len(register.of(RegistrationRefused)) == 1
+        agent.override = None
+        await eventually(lambda: handle.confirmed)
+
+
+async def test_case_21_deregistering_stops_the_heartbeat_first_and_leaves_no_ghost(
+    register: Register,
+) -> None:
+    agent = Scripted()
+    with ScriptedAgent(agent) as server:
+        handle = await register(server.url, registration(), ttl=0.3)
+        await eventually(lambda: handle.confirmed)
+        await handle.deregister()
+        await handle.deregister()
+        assert agent.known == {}
+        assert not handle.confirmed
+        paths = [each.path for each in server.asked if "/agent/" in each.path]
+        assert paths[-1].endswith("/deregister/catalog:127.0.0.1:8080")
+        assert len([each for each in paths if "/deregister/" in each]) == 1
+        count = len(paths)
+        await asyncio.sleep(0.3)
+        assert len([each for each in server.asked if "/agent/" in each.path]) == count
+        assert [each.details() for each in register.of(Deregistered)] == [{"error": ""}]
+
+
+async def test_case_21_a_registration_on_its_way_is_not_overtaken_by_the_deregistration(
+    register: Register,
+) -> None:
+    agent = Scripted()
+
+    def slowly(asked: Asked) -> Answer:
+        if asked.path.endswith("/register"):
+            time.sleep(0.3)
+        return agent(asked)
+
+    with ScriptedAgent(slowly) as server:
+        handle = await register(server.url, registration())
+        await eventually(lambda: registers(server), what="the registration to be on its way")
+        await handle.deregister()
+        await asyncio.sleep(0.4)
+        assert agent.known == {}
+
+
+async def test_case_23_deregistering_at_a_dead_agent_takes_no_longer_than_its_cap(register: Register) -> None:
+    with ScriptedAgent(Scripted()) as server:
+        handle = await register(server.url, registration())
+        await eventually(lambda: handle.confirmed)
+        server.script = lambda asked: time.sleep(8) or Answer()  # type: ignore[func-returns-value]
+        begun = time.monotonic()
+        await handle.deregister()
+        assert time.monotonic() - begun < 3.5
+    (ended,) = register.of(Deregistered)
+    assert "did not answer" in str(ended.details()["error"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"service": " "}, "service: the registration has no service"),
+        ({"id": ""}, "id: the registration has no id"),
+        ({"host": ""}, "host: the registration has no host"),
+        ({"port": 0}, "port: 0 is not a port"),
+        ({"port": 70000}, "port: 70000 is not a port"),
+        ({"scheme": "ftp"}, "scheme: 'ftp' is not known"),
+        ({"weight": 0}, "weight: 0 is no weight"),
+        ({"meta": {"a b": "1"}}, "meta: 'a b' cannot be a key"),
+        ({"meta": {"a": "x" * 513}}, "meta: the value of 'a' is 513 long"),
+        ({"meta": {f"k{number}": "" for number in range(63)}}, "meta: 63 keys are too many"),
+    ],
+)
+async def test_case_37_what_consul_would_refuse_or_wrongly_accept_is_refused_here(
+    wrong: dict[str, Any], message: str
+) -> None:
+    given: dict[str, Any] = {"service": "a", "id": "a:1", "host": "h", "port": 1, **wrong}
+    registrar = ConsulRegistrar(ConsulAPI(ConsulOptions()))
+    with pytest.raises(ConfigError) as caught:
+        await registrar.register(Registration(**given))
+    assert str(caught.value).startswith(message)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("options", [{"ttl": 0}, {"deregister_after": "10m"}, {"deregister_after": 59}])
+async def test_options_are_checked(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        ConsulRegistrarOptions(**options)
+
+
+# a real agent
+
+
+async def found(api: ConsulAPI, service: str) -> list[tuple[str, str]]:
+    """The ids of the service's instances, each with the status of its own check."""
+    entries = (await api.health(service)).value
+    return [(each["Service"]["ID"], each["Checks"][-1]["Status"]) for each in entries]
+
+
+async def test_registered_beaten_and_deregistered_with_a_real_agent(
+    consul_server: ConsulServer, register: Register
+) -> None:
+    told = [(Status.PASSING, "ready")]
+    what = registration("registered", readiness=lambda: told[0])
+    async with ConsulAPI(ConsulOptions(url=consul_server.url)) as api:
+        handle = await register(consul_server.url, what, ttl=2.0)
+        await eventually(lambda: handle.confirmed)
+        assert await found(api, "registered") == [(what.id, "passing")]
+        told[0] = (Status.CRITICAL, "no database")
+
+        async def critical() -> bool:
+            return await found(api, "registered") == [(what.id, "critical")]
+
+        await eventually(critical, what="the heartbeat to say so")
+        told[0] = (Status.PASSING, "ready")
+        await handle.deregister()
+        assert await found(api, "registered") == []
+
+
+async def test_case_18_registering_with_consul_down_succeeds_when_it_comes(
+    own_consul_server: ConsulServer, register: Register
+) -> None:
+    await asyncio.to_thread(own_consul_server.stop)
+    handle = await register(own_consul_server.url, registration("late"))
+    await eventually(lambda: register.of(RegistrationUnreachable), what="the trouble")
+    assert not handle.confirmed
+    await asyncio.to_thread(own_consul_server.start)
+    await eventually(lambda: handle.confirmed, 5, "confirmation")
+
+
+async def test_cases_5_and_17_an_agent_that_came_back_blank_knows_the_instance_again_soon(
+    own_consul_server: ConsulServer, register: Register
+) -> None:
+    what = registration("back")
+    handle = await register(own_consul_server.url, what)
+    await eventually(lambda: handle.confirmed)
+    await asyncio.to_thread(own_consul_server.kill)
+    await asyncio.to_thread(own_consul_server.start)
+    async with ConsulAPI(ConsulOptions(url=own_consul_server.url)) as api:
+
+        async def again() -> bool:
+            return await found(api, "back") == [(what.id, "passing")]
+
+        begun = time.monotonic()
+        await eventually(again, 15, "the renewal")
+        # Noticed by the catalog's watch (backoff up to a few seconds) or the next heartbeat (5 s).
+        assert time.monotonic() - begun < 8
+
+
+async def test_case_19_an_operator_is_overruled_in_deregistering_but_not_in_maintenance(
+    consul_server: ConsulServer, register: Register
+) -> None:
+    what = registration("operated")
+    async with ConsulAPI(ConsulOptions(url=consul_server.url)) as api:
+        handle = await register(consul_server.url, what, ttl=1.5)
+        await eventually(lambda: handle.confirmed)
+        await asyncio.sleep(2.0)  # the time in which absence means nothing yet
+        await api.deregister_service(what.id)
+
+        async def again() -> bool:
+            return await found(api, "operated") == [(what.id, "passing")]
+
+        await eventually(again, 5, "the renewal")
+        await api.service_maintenance(what.id, True, reason="a test")
+        await asyncio.sleep(1.2)
+        (entry,) = (await api.health("operated")).value
+        checks = {each["CheckID"]: each["Status"] for each in entry["Checks"]}
+        assert checks[f"_service_maintenance:{what.id}"] == "critical"
+        assert checks[f"service:{what.id}"] == "passing"
+        assert handle.confirmed
+
+
+async def test_without_heartbeats_consul_calls_the_instance_critical(
+    own_consul_server: ConsulServer, register: Register
+) -> None:
+    what = registration("silent")
+    handle = await register(own_consul_server.url, what, ttl=1.0)
+    await eventually(lambda: handle.confirmed)
+    handle._machine.end()  # as a process that hangs does
+    handle._changed.set()
+    async with ConsulAPI(ConsulOptions(url=own_consul_server.url)) as api:
+
+        async def critical() -> bool:
+            return await found(api, "silent") == [(what.id, "critical")]
+
+        await eventually(critical, what="the TTL to run out")
