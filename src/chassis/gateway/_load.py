@@ -5,11 +5,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from chassis.config import build
+from chassis.config import ConfigErrors, build
 from chassis.core import ConfigError
 from chassis.gateway._options import GatewayOptions, KeyAuth, TokenAuth
+
+
+T = TypeVar("T")
 
 
 def load_options(path: str | Path) -> GatewayOptions:
@@ -45,7 +48,7 @@ def parse_options(tree: Mapping[str, Any], *, origin: str) -> GatewayOptions:
             "it is not a table", setting="auth", origin=origin, remedy="write [auth.<name>] tables"
         )
     auth = {name: _auth(name, table, origin) for name, table in tables.items()}
-    return build(GatewayOptions, rest | {"auth": auth}, origin=origin)
+    return _build(GatewayOptions, rest | {"auth": auth}, (), origin)
 
 
 def _auth(name: str, table: Any, origin: str) -> TokenAuth | KeyAuth:
@@ -57,4 +60,23 @@ def _auth(name: str, table: Any, origin: str) -> TokenAuth | KeyAuth:
             remedy="give jwks and audience (for JWTs), or api_keys or api_keys_file",
         )
     type_: type[TokenAuth | KeyAuth] = TokenAuth if "jwks" in table else KeyAuth
-    return build(type_, table, table=("auth", name), origin=origin)
+    return _build(type_, table, ("auth", name), origin)
+
+
+def _build(type_: type[T], tree: Mapping[str, Any], table: tuple[str, ...], origin: str) -> T:
+    try:
+        return build(type_, tree, table=table, origin=origin, hint=lambda path: f"add {path[-1]} there")
+    except ConfigErrors as several:
+        raise ConfigErrors([_placed(each, origin) for each in several.errors]) from None
+    except ConfigError as error:
+        raise _placed(error, origin) from None
+
+
+def _placed(error: ConfigError, origin: str) -> ConfigError:
+    """``error`` with the file, which a value that is missing cannot name, and with a remedy."""
+    return ConfigError(
+        error.message,
+        setting=error.setting,
+        origin=error.origin or origin,
+        remedy=error.remedy or "correct it there",
+    )
