@@ -1,4 +1,9 @@
-"""Consul: the agent's HTTP API, discovery by blocking queries, registration with a TTL heartbeat."""
+"""Consul: the agent's HTTP API, discovery by blocking queries, registration with a TTL heartbeat.
+
+``AsyncConsul`` needs the extra ``consul``, which is imported when it is first named.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from chassis.adapters.consul._api import ConsulAPI
 from chassis.adapters.consul._discovery import ConsulDiscovery, ConsulDiscoveryOptions
@@ -13,13 +18,18 @@ from chassis.adapters.consul._errors import (
 )
 from chassis.adapters.consul._options import ConsulOptions
 from chassis.adapters.consul._protocol import ConsulAnswer, ConsulRequest, KVEntry
+from chassis.adapters.consul._python_consul import from_python_consul
 from chassis.adapters.consul._registrar import (
     ConsulRegistrar,
     ConsulRegistrarOptions,
     ConsulRegistration,
 )
 
+if TYPE_CHECKING:
+    from chassis.adapters.consul._async_consul import AsyncConsul
+
 __all__ = [
+    "AsyncConsul",
     "ConsulAPI",
     "ConsulAnswer",
     "ConsulAnswerError",
@@ -37,4 +47,13 @@ __all__ = [
     "ConsulUnavailable",
     "ConsulUnreachable",
     "KVEntry",
+    "from_python_consul",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "AsyncConsul":
+        from chassis.adapters.consul._async_consul import AsyncConsul
+
+        return AsyncConsul
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -240,6 +240,21 @@ class ConsulAPI:
         :param missing: the value a 404 stands for; None makes it a ``ConsulNotFound``.
         :raises ConsulError: see the class.
         """
+        response = await self.send(request)
+        if response.status_code == 404 and missing is not None:
+            return answer(missing, response.headers)
+        if not response.is_success:
+            raise status_error(request.what, response.status_code, response.text)
+        return answer(parse_body(response.content), response.headers)
+
+    async def send(self, request: ConsulRequest, *, token: str = "") -> httpx2.Response:
+        """Send ``request``; the response is read, whatever its status.
+
+        :param token: in place of the one in the options.
+        :raises ConsulUnreachable: no answer came.
+        """
+        if token:
+            return await self._send(request, token)
         token = self._current_token()
         response = await self._send(request, token)
         if response.status_code == 403 and self.options.token_file:
@@ -248,11 +263,7 @@ class ConsulAPI:
             renewed = self._current_token()
             if renewed != token:
                 response = await self._send(request, renewed)
-        if response.status_code == 404 and missing is not None:
-            return answer(missing, response.headers)
-        if not response.is_success:
-            raise status_error(request.what, response.status_code, response.text)
-        return answer(parse_body(response.content), response.headers)
+        return response
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; the next call opens new ones."""
@@ -284,7 +295,7 @@ class ConsulAPI:
             return await client.request(
                 request.method,
                 request.path,
-                params=dict(request.params),
+                params=_pairs(request.params),
                 content=request.content,
                 headers={"X-Consul-Token": token} if token else None,
                 timeout=httpx2.Timeout(options.timeout, connect=options.connect_timeout, read=read),
@@ -338,3 +349,9 @@ class ConsulAPI:
                 f"the Consul token file {self.options.token_file!r} cannot be read: {error}; "
                 "put the ACL token there"
             ) from error
+
+
+def _pairs(
+    params: Mapping[str, str] | Sequence[tuple[str, str]],
+) -> list[tuple[str, str | int | float | bool | None]]:
+    return list(params.items() if isinstance(params, Mapping) else params)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -23,12 +23,13 @@ class ConsulRequest:
     """One request, without host and token.
 
     :param path: quoted, beginning with ``/v1/``.
+    :param params: pairs where a name may come more than once.
     :param wait: seconds the agent may hold the answer back; 0 for a plain query.
     """
 
     method: str
     path: str
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] | Sequence[tuple[str, str]] = field(default_factory=dict)
     content: bytes | None = None
     wait: float = 0.0
 
