@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from chassis.adapters.consul._api import ConsulAPI
@@ -20,6 +20,9 @@ if not hasattr(base.Consul, "http_connect"):
     )
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_Callback: TypeAlias = Callable[[Any], Any]
+_Params: TypeAlias = Sequence[tuple[str, Any]] | None
+_Headers: TypeAlias = dict[str, str] | None
 # How long Consul holds a blocking query that names no wait.
 _DEFAULT_WAIT = 300.0
 
@@ -50,7 +53,7 @@ class AsyncConsul(base.Consul):  # type: ignore[misc]  # py-consul is untyped
         # It does read CONSUL_HTTP_TOKEN, over any argument. The API knows the token.
         self.token = None
 
-    def http_connect(self, *args: Any, **kwargs: Any) -> _HTTPClient:
+    def http_connect(self, *args: Any, **kwargs: Any) -> Any:
         """py-consul's hook for another HTTP client."""
         return _HTTPClient(self._api)
 
@@ -60,17 +63,51 @@ class _HTTPClient(base.HTTPClient):  # type: ignore[misc]  # py-consul is untype
         super().__init__()
         self._api = api
 
-    def get(self, callback: Callable[[Any], Any], path: str, **more: Any) -> Coroutine[Any, Any, Any]:
-        return self._call("GET", callback, path, **more)
+    # The parameters are py-consul's, in its order.
 
-    def put(self, callback: Callable[[Any], Any], path: str, **more: Any) -> Coroutine[Any, Any, Any]:
-        return self._call("PUT", callback, path, **more)
+    def get(
+        self,
+        callback: _Callback,
+        path: str,
+        params: _Params = None,
+        headers: _Headers = None,
+        raw: bool = False,
+        **more: Any,
+    ) -> Coroutine[Any, Any, Any]:
+        return self._call("GET", callback, path, params, headers=headers, raw=raw, **more)
 
-    def post(self, callback: Callable[[Any], Any], path: str, **more: Any) -> Coroutine[Any, Any, Any]:
-        return self._call("POST", callback, path, **more)
+    def put(
+        self,
+        callback: _Callback,
+        path: str,
+        params: _Params = None,
+        data: str | bytes = "",
+        headers: _Headers = None,
+        **more: Any,
+    ) -> Coroutine[Any, Any, Any]:
+        return self._call("PUT", callback, path, params, data, headers, **more)
 
-    def delete(self, callback: Callable[[Any], Any], path: str, **more: Any) -> Coroutine[Any, Any, Any]:
-        return self._call("DELETE", callback, path, **more)
+    def post(
+        self,
+        callback: _Callback,
+        path: str,
+        params: _Params = None,
+        data: str | bytes = "",
+        headers: _Headers = None,
+        **more: Any,
+    ) -> Coroutine[Any, Any, Any]:
+        return self._call("POST", callback, path, params, data, headers, **more)
+
+    def delete(
+        self,
+        callback: _Callback,
+        path: str,
+        params: _Params = None,
+        data: str | bytes = "",
+        headers: _Headers = None,
+        **more: Any,
+    ) -> Coroutine[Any, Any, Any]:
+        return self._call("DELETE", callback, path, params, data, headers, **more)
 
     async def close(self) -> None:
         await self._api.aclose()
@@ -78,11 +115,12 @@ class _HTTPClient(base.HTTPClient):  # type: ignore[misc]  # py-consul is untype
     async def _call(
         self,
         method: str,
-        callback: Callable[[Any], Any],
+        callback: _Callback,
         path: str,
-        params: Sequence[tuple[str, Any]] | None = None,
-        data: str | bytes = b"",
-        headers: dict[str, str] | None = None,
+        params: _Params = None,
+        data: str | bytes = "",
+        headers: _Headers = None,
+        *,
         raw: bool = False,
         connections_timeout: float | None = None,
     ) -> Any:
