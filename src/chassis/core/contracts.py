@@ -66,6 +66,9 @@ class Registered(Protocol):
     async def deregister(self) -> None:
         """Stop the heartbeat, then remove the registration. Never raises; takes at most 3 s."""
 
+    async def abandon(self) -> None:
+        """Stop the heartbeat and leave the registration to the other processes of this address."""
+
 
 class Registrar(Protocol):
     """Announces this process to a registry and keeps the announcement alive."""
@@ -114,6 +117,9 @@ class SecretResolver(Protocol):
 
         :raises SecretError: it cannot be had; ``permanent`` says whether asking again may help.
         """
+
+    async def aclose(self) -> None:
+        """Give back what it holds: connections, a token of its own. Runs on the background loop."""
 
 
 class Secrets(Protocol):
