@@ -42,9 +42,14 @@ class Blocked:
     future: Any
     sent: threading.Event
 
-    def answer(self) -> tuple[Answer, float]:
-        """Its answer and the instant it came; waits for it."""
+    def answer(self, within: float = 5.0) -> tuple[Answer, float]:
+        """Its answer and the instant it came; fails if it was the wait's end that brought it.
+
+        :param within: seconds; half of what :meth:`Agent.block` waits unless told otherwise.
+        """
+        asked = time.monotonic()
         answer, at = self.future.result(timeout=30)
+        assert at - asked < within, f"the query returned after {at - asked:.1f} s: nothing woke it"
         return answer, at
 
     @property

@@ -131,7 +131,6 @@ def test_a_change_of_health_does_not_wake_the_watcher_of_the_catalog(agent, chan
     before = agent.get(path)
     blocked = agent.block(path, before.index, "500ms")
     change(agent, name)
-    assert blocked.waiting
     assert blocked.answer()[0].body == before.body
 
 
@@ -162,12 +161,11 @@ def test_unrelated_services_wake_nobody(agent):
     agent.register(name)
     path = f"/v1/health/service/{name}"
     index = agent.get(path).index
-    blocked = agent.block(path, index, "1s")
+    blocked = agent.block(path, index, "500ms")
     agent.register(other, Check={"TTL": "30s"})
     agent.consul.agent.check.ttl_pass(f"service:{other}")
     agent.consul.agent.service.deregister(other)
     agent.consul.kv.put(agent.name("key"), "x")
-    assert blocked.waiting
     answer, _ = blocked.answer()
     assert answer.index == index
 
@@ -179,11 +177,10 @@ def test_others_arrivals_do_not_wake_who_waits_for_a_missing_service(agent):
     agent.consul.agent.service.deregister(gone)
     path = f"/v1/health/service/{agent.name('missing')}"
     index = agent.get(path).index
-    blocked = agent.block(path, index, "1s")
+    blocked = agent.block(path, index, "500ms")
     other = agent.name("other")
     agent.register(other, Check={"TTL": "30s"})
     agent.consul.agent.check.ttl_pass(f"service:{other}")
-    assert blocked.waiting
     answer, _ = blocked.answer()
     assert (answer.index, answer.json()) == (index, [])
 
@@ -194,11 +191,11 @@ def test_a_vanishing_service_and_who_waits_for_a_missing_one(agent):
     other = agent.name("vanishing")
     agent.register(other)
     path = f"/v1/health/service/{agent.name('vanishing')}"
-    blocked = agent.block(path, agent.get(path).index, "1s")
+    blocked = agent.block(path, agent.get(path).index, "2s")
     began = time.monotonic()
     agent.consul.agent.service.deregister(other)
     _, at = blocked.answer()
-    assert (at - began < 0.7) is agent.expected(UNRELATED_LEAVING_WAKES_MISSING_SERVICE)
+    assert (at - began < 1.5) is agent.expected(UNRELATED_LEAVING_WAKES_MISSING_SERVICE)
 
 
 def test_a_wait_that_ends_gives_the_same_index(agent):

@@ -104,8 +104,9 @@ class Request:
         :raises AgentError: 501, or Consul's own refusal of another datacenter.
         """
         for name, what in _LACKING_PARAMETERS.items():
+            asked = self.has(name) and (self.get(name) or name == "cached")
             # Sorting by nearness changes nothing where all are equally near.
-            if self.has(name) and not (name == "near" and self.get(name) in ("", "_agent", node)):
+            if asked and not (name == "near" and self.get(name) in ("_agent", node)):
                 lacking(what)
         if self.get("dc") not in ("", datacenter):
             raise AgentError(500, "No path to datacenter")

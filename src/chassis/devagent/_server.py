@@ -58,6 +58,7 @@ class Server:
         if task is None:
             raise RuntimeError("a connection is served in a task of its own")
         connection = self._tasks[task] = _Connection(self._app, reader, writer)
+        task.add_done_callback(self._tasks.pop)
         try:
             await connection.serve()
         except asyncio.CancelledError:
@@ -65,8 +66,10 @@ class Server:
         except (OSError, h11.ProtocolError):
             pass  # the client went away or spoke no HTTP: there is nobody to answer
         finally:
-            del self._tasks[task]
             writer.close()
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(_GRACE):
+                    await writer.wait_closed()
 
 
 class _Connection:
