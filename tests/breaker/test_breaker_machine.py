@@ -23,8 +23,8 @@ def middle() -> float:
     return 0.5
 
 
-def machine(*, random: Any = middle, **options: Any) -> BreakerMachine:
-    return BreakerMachine(BreakerOptions(**options), random=random)
+def machine(*, draw: Any = middle, **options: Any) -> BreakerMachine:
+    return BreakerMachine(BreakerOptions(**options), draw=draw)
 
 
 def call(breaker: BreakerMachine, outcome: Outcome, now: float, failure: str = "boom") -> None:
@@ -223,7 +223,7 @@ def test_open_time_doubles_to_its_cap_and_begins_anew_after_closing() -> None:
 def test_jitter_is_ten_percent_and_drawn_once_per_opening() -> None:
     """The length is drawn at the opening: asking again does not change it."""
     draws = iter([0.0, 1.0, 0.25])
-    breaker = machine(random=lambda: next(draws), consecutive_failures=1, open_for=10.0, open_for_max=80.0)
+    breaker = machine(draw=lambda: next(draws), consecutive_failures=1, open_for=10.0, open_for_max=80.0)
     call(breaker, FAILURE, 0.0)
     assert breaker.retry_after(0.0) == 9.0
     assert breaker.retry_after(0.0) == 9.0
@@ -597,7 +597,7 @@ def test_any_sequence_of_calls_agrees_with_the_model(
     sequence: list[tuple[str, Any]], options: BreakerOptions
 ) -> None:
     """Admissions, refusals, waits and states are the model's, however calls overlap transitions."""
-    breaker, model, now = BreakerMachine(options, random=middle), Model(options), 0.0
+    breaker, model, now = BreakerMachine(options, draw=middle), Model(options), 0.0
     flying: list[tuple[int, int, int]] = []
 
     def begin(number: int) -> None:

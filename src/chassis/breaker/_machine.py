@@ -14,7 +14,7 @@ known as stale by its ticket alone, and can neither trip, close nor confuse a la
 
 from __future__ import annotations
 
-import random as _random
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -60,13 +60,13 @@ class Transition:
 class BreakerMachine:
     """Counts outcomes and decides who is admitted. Its owner holds a lock around each method.
 
-    :param random: draws from [0, 1).
+    :param draw: draws from [0, 1).
     """
 
     __slots__ = (
+        "_draw",
         "_ignored",
         "_now",
-        "_random",
         "_rounds",
         "_streak",
         "_succeeded",
@@ -82,7 +82,7 @@ class BreakerMachine:
         "transitions",
     )
 
-    def __init__(self, options: BreakerOptions, *, random: Callable[[], float] = _random.random) -> None:
+    def __init__(self, options: BreakerOptions, *, draw: Callable[[], float] = random.random) -> None:
         self.options = options
         self.state = BreakerState.CLOSED
         self.closed = 1
@@ -93,7 +93,7 @@ class BreakerMachine:
         self.last_failure: str | None = None
         self.transitions: list[Transition] = []
         """What happened and was not told yet; the owner takes them out."""
-        self._random = random
+        self._draw = draw
         self._tickets = 1
         self._window = SlidingCounts(options.window)
         self._now = 0.0
@@ -216,7 +216,7 @@ class BreakerMachine:
             self._rounds += 1
         doublings = min(self._rounds - 1, _MOST_DOUBLINGS)
         length = min(self.options.open_for * 2.0**doublings, self.options.open_for_max)
-        length *= 0.9 + 0.2 * self._random()
+        length *= 0.9 + 0.2 * self._draw()
         self._until = self._now + length
         self.closed = 0
         self.probes.clear()

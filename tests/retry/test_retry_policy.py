@@ -1,0 +1,570 @@
+"""Retry around real calls."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import weakref
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Any
+
+import pytest
+import tenacity
+import tenacity.asyncio
+import trio
+
+from chassis.core.deadline import Deadline, deadline_scope
+from chassis.core.errors import CircuitOpen, ConfigError, Rejected
+from chassis.core.events import Event, EventBus
+from chassis.core.outcomes import Outcome
+from chassis.core.registry import policies
+from chassis.retry import BudgetOptions, Retry, RetryBudget, RetryGaveUp, RetryOptions, RetryScheduled, retry
+
+
+class Naps:
+    """Sleeps nobody waits for, written down; the clock goes on meanwhile."""
+
+    def __init__(self) -> None:
+        self.taken: list[float] = []
+        self.now = 1_000.0
+
+    def sleep(self, seconds: float) -> None:
+        self.taken.append(seconds)
+        self.now += seconds
+
+    async def sleep_async(self, seconds: float) -> None:
+        self.sleep(seconds)
+
+    def clock(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def naps() -> Naps:
+    return Naps()
+
+
+@pytest.fixture
+def make(naps: Naps) -> Callable[..., Retry]:
+    def make(name: str | None = None, **options: Any) -> Retry:
+        waiting = {"sleep": naps.sleep, "sleep_async": naps.sleep_async, "clock": naps.clock}
+        return Retry(name, **{**waiting, "bus": EventBus(), **options})
+
+    return make
+
+
+class Flaky:
+    """Fails with the given errors, one per call, then answers."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "answer"
+
+    async def later(self) -> str:
+        return self()
+
+
+def errors(count: int) -> list[ConnectionError]:
+    return [ConnectionError(f"refused {n}") for n in range(1, count + 1)]
+
+
+def test_tries_again_until_it_works(make: Any, naps: Naps) -> None:
+    """Two failures and a success are three attempts with growing pauses between them."""
+    flaky = Flaky(*errors(2))
+    assert make()(flaky)() == "answer"
+    assert flaky.calls == 3
+    assert len(naps.taken) == 2
+    assert 0 <= naps.taken[0] <= 0.1
+    assert 0 <= naps.taken[1] <= 0.2
+
+
+@pytest.mark.asyncio
+async def test_tries_async_functions_again(make: Any, naps: Naps) -> None:
+    """As for plain functions."""
+    flaky = Flaky(*errors(2))
+    assert await make()(flaky.later)() == "answer"
+    assert flaky.calls == 3
+    assert len(naps.taken) == 2
+
+
+@pytest.mark.parametrize("retries", [0, 1, 4])
+def test_makes_as_many_further_attempts_as_told(make: Any, retries: int) -> None:
+    """`retries` counts further attempts."""
+    flaky = Flaky(*errors(9))
+    with pytest.raises(ConnectionError):
+        make(retries=retries)(flaky)()
+    assert flaky.calls == 1 + retries
+
+
+def test_trap_45_last_real_error_comes_with_a_note_of_all_attempts(make: Any) -> None:
+    """The caller gets the last attempt's own error; the note tells of the ones before."""
+    all_errors = errors(3)
+    with pytest.raises(ConnectionError) as caught:
+        make()(Flaky(*all_errors))()
+    assert caught.value is all_errors[2]
+    [note] = caught.value.__notes__
+    assert note.startswith("attempts of this call: 1. ConnectionError: refused 1, then 0.")
+    assert "; 2. ConnectionError: refused 2, then 0." in note
+    assert note.endswith("; 3. ConnectionError: refused 3 (no attempts left)")
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+def test_error_of_a_single_attempt_has_no_note(make: Any) -> None:
+    """Where nothing was tried again there is nothing to tell."""
+    for policy, error in ((make(retries=0), OSError()), (make(on=KeyError), OSError())):
+        with pytest.raises(OSError) as caught:
+            policy(Flaky(error))()
+        assert not hasattr(caught.value, "__notes__")
+
+
+def test_trap_45_traceback_does_not_grow_when_one_object_is_raised_each_time(make: Any) -> None:
+    """An error raised from a constant has one attempt's traceback and one note, call after call."""
+    error = ConnectionError("always the same")
+
+    def depth() -> int:
+        with pytest.raises(ConnectionError):
+            make(retries=5)(Flaky(*[error] * 9))()
+        traceback, count = error.__traceback__, 0
+        while traceback is not None:
+            traceback, count = traceback.tb_next, count + 1
+        error.__traceback__ = None
+        return count
+
+    assert depth() == depth() <= 6
+    assert len(error.__notes__) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_trap_45_no_reference_cycle(make: Any, kind: str) -> None:
+    """Errors and their frames go as soon as the caller has dealt with them, without the collector."""
+
+    class Body:
+        pass
+
+    bodies = []
+
+    def call() -> None:
+        body = Body()
+        bodies.append(weakref.ref(body))
+        raise CircuitOpen("b") if len(bodies) == 3 else ConnectionError
+
+    async def acall() -> None:
+        call()
+
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            if kind == "sync":
+                make(on=(ConnectionError, CircuitOpen))(call)()
+            else:
+                await make(on=(ConnectionError, CircuitOpen))(acall)()
+        except ConnectionError:
+            pass
+        assert len(bodies) == 3
+        assert [each() for each in bodies] == [None] * 3
+    finally:
+        gc.enable()
+
+
+def test_refusal_after_a_real_error_surfaces_the_real_one(make: Any) -> None:
+    """A breaker that opened because of the first attempt does not hide what the first attempt met."""
+    real = ConnectionError("refused")
+    context = real.__context__ = KeyError("context")
+    with pytest.raises(ConnectionError) as caught:
+        make()(Flaky(real, CircuitOpen("payments")))()
+    assert caught.value is real
+    assert caught.value.__context__ is context
+    assert "2. CircuitOpen: circuit breaker 'payments' is open" in caught.value.__notes__[0]
+    assert any(entry.name == "__call__" for entry in caught.traceback), "it still shows where it was raised"
+
+
+# ── what ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("on", "error", "calls"),
+    [
+        (None, OSError(), 2),
+        (None, Rejected("full"), 1),
+        (None, ExceptionGroup("several", [OSError()]), 2),
+        (None, ExceptionGroup("several", [Rejected("full")]), 1),
+        (KeyError, KeyError(), 2),
+        (KeyError, OSError(), 1),
+        ((KeyError, OSError), FileNotFoundError(), 2),
+        (lambda error: "again" in str(error), ValueError("again"), 2),
+        (lambda error: "again" in str(error), ValueError("no"), 1),
+        (Rejected, Rejected("full"), 2),
+    ],
+)
+def test_on_says_which_errors(make: Any, on: Any, error: Exception, calls: int) -> None:
+    """A type, several, or a function; by default what the classifier calls a failure."""
+    flaky = Flaky(error)
+    if calls == 1:
+        with pytest.raises(type(error)) as caught:
+            make(on=on)(flaky)()
+        assert caught.value is error
+    else:
+        assert make(on=on)(flaky)() == "answer"
+    assert flaky.calls == calls
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError])
+def test_what_is_no_exception_is_never_tried_again(make: Any, error: type[BaseException]) -> None:
+    """Whatever `on` says."""
+    flaky = Flaky(error())
+    with pytest.raises(error):
+        make(on=lambda _: True)(flaky)()
+    assert flaky.calls == 1
+
+
+@pytest.mark.asyncio
+async def test_trap_43_cancellation_ends_it_at_once_under_any_strategy(make: Any) -> None:
+    """Under tenacity, retry_if_not_exception_type would try a cancelled call again."""
+    calls, started = 0, asyncio.Event()
+
+    @make(retry=tenacity.retry_if_not_exception_type(KeyError))
+    async def hang() -> None:
+        nonlocal calls
+        calls += 1
+        started.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(hang())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert calls == 1
+
+
+@pytest.mark.asyncio
+async def test_cancelled_while_it_waits(make: Any) -> None:
+    """A caller that leaves during the pause leaves at once."""
+    flaky = Flaky(*errors(9))
+    policy = Retry(wait_base=60.0, wait_max=60.0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await policy(flaky.later)()
+    assert flaky.calls == 1
+
+
+def bad_status(result: Any, error: BaseException | None) -> Outcome:
+    return Outcome.FAILURE if error or result >= 500 else Outcome.SUCCESS
+
+
+@pytest.mark.asyncio
+async def test_results_the_classifier_calls_failures_are_tried_again(make: Any) -> None:
+    """Until a good one, or until there are no attempts left: then the last result is returned."""
+    for answers, expected, calls in (([503, 200], 200, 2), ([503, 502, 500, 200], 500, 3)):
+        left = list(answers)
+        assert make(classify=bad_status)(lambda left=left: left.pop(0))() == expected
+        assert len(answers) - len(left) == calls
+        left = list(answers)
+
+        async def later(left: list[int] = left) -> int:
+            return left.pop(0)
+
+        assert await make(classify=bad_status)(later)() == expected
+        assert len(answers) - len(left) == calls
+
+
+# ── when ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_no_attempt_is_started_beyond_the_deadline(make: Any, naps: Naps) -> None:
+    """Where the pause would reach the deadline, the error comes at once."""
+    flaky = Flaky(*errors(9))
+    wait = tenacity.wait_fixed(3)
+    with deadline_scope(Deadline.after(2.0)), pytest.raises(ConnectionError) as caught:
+        make(wait=wait)(flaky)()
+    assert naps.taken == []
+    assert flaky.calls == 1
+    assert "the deadline comes first" in caught.value.__notes__[0]
+    with deadline_scope(Deadline.after(20.0)):
+        assert make(wait=wait)(Flaky(*errors(2)))() == "answer"
+    assert naps.taken == [3.0, 3.0]
+
+
+def test_refusal_that_says_when_is_waited_for(make: Any, naps: Naps) -> None:
+    """Never sooner than told, and not all at the same moment."""
+    for _ in range(10):
+        flaky = Flaky(CircuitOpen("b", retry_after=1.5))
+        assert make(on=CircuitOpen)(flaky)() == "answer"
+    assert all(1.5 <= each <= 1.6 for each in naps.taken)
+    assert len(set(naps.taken)) > 5
+
+
+class Throttled(Exception):
+    def __init__(self, retry_after: Any) -> None:
+        super().__init__(retry_after)
+        self.retry_after = retry_after
+
+
+def test_trap_41_told_to_wait_beyond_the_deadline_or_the_limit(make: Any, naps: Naps) -> None:
+    """No sleep, the error at once, with its retry_after for the caller to see."""
+    with deadline_scope(Deadline.after(2.0)), pytest.raises(Throttled) as caught:
+        make()(Flaky(Throttled(30)))()
+    assert caught.value.retry_after == 30
+    with pytest.raises(Throttled) as caught:
+        make()(Flaky(Throttled(61)))()
+    assert "told to wait 61 s" in caught.value.__notes__[0]
+    assert naps.taken == []
+    assert make(retry_after_max=61)(Flaky(Throttled(61)))() == "answer"
+    assert make()(Flaky(Throttled(60)))() == "answer"
+    assert naps.taken[0] >= 61
+
+
+@pytest.mark.parametrize("told", [None, -1, float("nan"), "5", True, 0])
+def test_retry_after_that_is_no_number_is_ignored(make: Any, naps: Naps, told: Any) -> None:
+    """Then the drawn pause holds."""
+    assert make()(Flaky(Throttled(told)))() == "answer"
+    assert 0 <= naps.taken[0] <= 0.1
+
+
+def test_trap_44_budget_bounds_what_a_thousand_failing_callers_add(make: Any, naps: Naps) -> None:
+    """Further attempts are at most a fifth of the first ones plus the floor, pauses or not."""
+    policy = make(budget=RetryBudget(BudgetOptions(ratio=0.2, per_second=1.0, window=10.0)), wait_base=0)
+    flaky = Flaky(*errors(10_000))
+    call = policy(flaky)
+    for _ in range(1_000):
+        with pytest.raises(ConnectionError) as caught:
+            call()
+    assert flaky.calls - 1_000 == 210
+    assert "the retry budget is spent" in caught.value.__notes__[0]
+    assert policy.describe()["budget"]["available"] == 0
+    assert policy.describe()["budget"]["refused"] > 0
+
+
+@pytest.mark.asyncio
+async def test_trap_44_budget_bounds_callers_that_fail_together(make: Any) -> None:
+    """What was decided is what is launched: a thousand tasks in their pauses add no more."""
+    policy = Retry(budget=RetryBudget(BudgetOptions(ratio=0.2, per_second=1.0)), wait_base=0.01)
+    flaky = Flaky(*errors(10_000))
+    call = policy(flaky.later)
+    await asyncio.gather(*(call() for _ in range(1_000)), return_exceptions=True)
+    assert flaky.calls - 1_000 == 210
+
+
+def test_successes_fill_the_budget(make: Any) -> None:
+    """Each first attempt puts its share in, whatever came of it."""
+    policy = make(budget=RetryBudget(BudgetOptions(ratio=0.5, per_second=0.0)))
+    for _ in range(4):
+        policy(Flaky())()
+    flaky = Flaky(*errors(9))
+    with pytest.raises(ConnectionError):
+        policy(flaky)()
+    assert flaky.calls == 3
+
+
+# ── tenacity ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_takes_tenacity_stop_wait_and_retry_objects(make: Any, naps: Naps) -> None:
+    """They see the state they know: attempt number, outcome, time since start, idle time."""
+    seen = []
+
+    def spy(state: tenacity.RetryCallState) -> float:
+        assert state.outcome is not None
+        seen.append((state.attempt_number, state.outcome.failed, state.seconds_since_start, state.idle_for))
+        return 0.5
+
+    policy = make(
+        stop=tenacity.stop_after_attempt(4),
+        wait=spy,
+        retry=tenacity.retry_if_exception_type(OSError)
+        | tenacity.retry_if_result(lambda each: each == "bad"),
+    )
+    answers: list[Any] = [OSError(), "bad", OSError(), "good"]
+
+    @policy
+    def call() -> str:
+        naps.now += 1
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert call() == "good"
+    assert seen == [(1, True, 1.0, 0.0), (2, False, 2.5, 0.5), (3, True, 4.0, 1.0)]
+    assert naps.taken == [0.5] * 3
+    with pytest.raises(KeyError):
+        policy(Flaky(KeyError()))()
+    flaky = Flaky(*errors(9))
+    with pytest.raises(ConnectionError):
+        policy(flaky)()
+    assert flaky.calls == 4
+
+
+def test_stop_before_delay_knows_the_coming_pause(make: Any, naps: Naps) -> None:
+    """The pause is known to the stop object, so that none is slept in vain."""
+    flaky = Flaky(*errors(9))
+    with pytest.raises(ConnectionError):
+        make(stop=tenacity.stop_before_delay(2.5), wait=tenacity.wait_fixed(1))(flaky)()
+    assert naps.taken == [1.0, 1.0]
+    assert flaky.calls == 3
+
+
+def test_tenacity_is_loaded_only_where_it_is_used() -> None:
+    """Neither importing retry nor a call that fails loads it, or an event loop."""
+    code = """
+import sys
+from chassis.retry import retry
+@retry(wait_base=0)
+def call(): raise OSError
+try: call()
+except OSError: pass
+sys.exit(bool({'tenacity', 'asyncio', 'anyio'} & sys.modules.keys()))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stop": tenacity.stop_never, "retries": 3},
+        {"wait": tenacity.wait_none(), "wait_max": 9.0},
+        {"retry": tenacity.retry_always, "on": OSError},
+        {"retry": tenacity.asyncio.retry_if_exception(bool)},
+    ],
+)
+def test_two_answers_to_one_question_are_refused(options: Any) -> None:
+    """A strategy and the option it replaces cannot both be given; nor an async strategy."""
+    with pytest.raises(ConfigError) as caught:
+        Retry(**options)
+    assert caught.value.setting in options
+
+
+def test_decorator_without_parentheses_says_what_to_write() -> None:
+    """The function would be taken for a name."""
+    with pytest.raises(ConfigError, match=r"write @retry\(\)"):
+        retry(print)  # type: ignore[arg-type]  # the mistake under test
+
+
+# ── streams, loops ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.asyncio
+async def test_streams_are_tried_again_until_their_first_item(make: Any) -> None:
+    """What has been yielded is the consumer's; a later error is too."""
+    starts: list[int] = []
+
+    @make(classify=bad_status)
+    def stream(fail: int) -> Generator[int, None, None]:
+        starts.append(1)
+        if len(starts) < fail:
+            raise ConnectionError
+        yield 1
+        raise OSError("cut")
+
+    @make(classify=bad_status)
+    async def astream(fail: int) -> AsyncGenerator[int, None]:
+        starts.append(1)
+        if len(starts) < fail:
+            raise ConnectionError
+        yield 1
+        raise OSError("cut")
+
+    items = []
+    with pytest.raises(OSError, match="cut"):
+        for item in stream(3):
+            items.append(item)
+    assert (items, len(starts)) == ([1], 3)
+    starts.clear()
+    with pytest.raises(OSError, match="cut"):
+        async for item in astream(3):
+            items.append(item)
+    assert (items, len(starts)) == ([1, 1], 3)
+
+
+def test_trap_33_waits_under_trio_asyncio_and_without_a_loop() -> None:
+    """The pause is slept in whatever runs."""
+    policy = Retry(wait_base=0.001)
+    assert trio.run(policy(Flaky(*errors(1)).later)) == "answer"
+    assert asyncio.run(policy(Flaky(*errors(1)).later)()) == "answer"
+    assert policy(Flaky(*errors(1)))() == "answer"
+
+
+def test_concurrent_calls_have_attempts_of_their_own(make: Any) -> None:
+    """One policy, a call inside a call: neither sees the other's attempts."""
+    policy = make(retries=1)
+    inner = Flaky(*errors(1))
+    outer_errors = errors(1)
+
+    @policy
+    def outer() -> str:
+        answer = policy(inner)()
+        if outer_errors:
+            raise outer_errors.pop()
+        return answer
+
+    assert outer() == "answer"
+    assert inner.calls == 3
+
+
+# ── being known ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_events_tell_of_further_attempts_and_of_giving_up(make: Any) -> None:
+    """Only while somebody listens, and only of failures that could have been tried again."""
+    bus = EventBus()
+    policy = make(retries=1, bus=bus)
+    with pytest.raises(ConnectionError):
+        policy(Flaky(*errors(9)))()
+    seen: list[Event] = []
+    bus.subscribe(seen.append)
+    assert seen == []
+    with pytest.raises(ConnectionError):
+        policy(Flaky(*errors(9)))()
+    with pytest.raises(Rejected):
+        policy(Flaky(Rejected("full")))()
+    scheduled, gave_up = seen
+    assert isinstance(scheduled, RetryScheduled)
+    assert isinstance(gave_up, RetryGaveUp)
+    assert (scheduled.name, scheduled.subject, scheduled.attempt) == ("retry.scheduled", "retry", 1)
+    assert scheduled.failure == "ConnectionError: refused 1"
+    assert 0 <= scheduled.wait <= 0.1
+    assert gave_up.name == "retry.gave_up"
+    assert gave_up.details() == {
+        "attempts": 2,
+        "reason": "no attempts left",
+        "failure": "ConnectionError: refused 2",
+    }
+    make(retries=0, classify=bad_status, bus=bus)(lambda: 500)()
+    assert seen[-1].details()["failure"] == "its result was judged a failure"
+
+
+def test_named_retry_is_registered_and_reconfigured(make: Any, naps: Naps) -> None:
+    """It is `retry:name` in the registry; new options hold for the next decision."""
+    policy = make("orders", retries=1)
+    assert policies.get("retry:orders") is policy
+    assert policy.defaults == policy.options == RetryOptions(retries=1)
+    policy.reconfigure(RetryOptions(retries=3, wait_base=0, wait_max=0))
+    flaky = Flaky(*errors(9))
+    with pytest.raises(ConnectionError):
+        policy(flaky)()
+    assert flaky.calls == 4
+    assert naps.taken == [0.0] * 3
+    assert policy.describe() == {
+        "budget": {"available": 97, "refused": 0, "ratio": 0.2, "per_second": 10.0, "window": 10.0},
+        "options": {"retries": 3, "wait_base": 0, "wait_max": 0, "retry_after_max": 60.0},
+    }
+    assert policy.defaults == RetryOptions(retries=1)
+
+
+def test_keywords_change_single_options(make: Any) -> None:
+    """`options` gives all, keywords win."""
+    policy = make(
+        options=RetryOptions(retries=7, wait_max=9.0), retries=1, wait_base=1.0, retry_after_max=5.0
+    )
+    assert policy.options == RetryOptions(retries=1, wait_base=1.0, wait_max=9.0, retry_after_max=5.0)
