@@ -242,6 +242,51 @@ def test_bootstrap_reads_local_sources_only_and_leaves_unknown_names(make):
     assert found == Own(address="file")
 
 
+def test_what_local_settings_tell_may_add_sources_before_the_first_read(make, tmp_path):
+    """``prepare`` runs once, in the background, and again only if it raised."""
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "password").write_text("x")
+    ran = []
+
+    async def prepare():
+        ran.append(background.here())
+        if len(ran) == 1:
+            raise ConfigError("not yet")
+        found = await configuration.bootstrap_async(Own, table="chassis", prefix="CHASSIS_")
+        configuration.add(MemorySource(f"kv at {found.address}", "price = 2", remote=True))
+        configuration.set_secrets_dir(tmp_path / "s")
+
+    notebook = Notebook(**{str(tmp_path / "s" / "password"): "hunter2"})
+    configuration = make("[chassis]\naddress = 'there'", prepare=prepare, secrets=notebook)
+    settings = configuration.settings(Invoices)
+    with pytest.raises(ConfigError, match="not yet"):
+        settings.current  # noqa: B018
+    assert settings.origin("price") == "kv at there"
+    assert settings.password == Secret("hunter2")
+    assert configuration.settings(Database, table="x").port == 5432
+    assert ran == [True, True]
+
+
+def test_arguments_may_be_added_until_the_first_use(make):
+    """The command line lays its own over those of the program; later is too late."""
+    configuration = make(arguments=["price=2"])
+    configuration.override(["price=3", "currency=CHF"])
+    settings = configuration.settings(Invoices)
+    with pytest.raises(ConfigError, match="name=value"):
+        configuration.override(["price"])
+    assert (settings.price, settings.currency) == (3.0, "CHF")
+    with pytest.raises(ConfigError, match="before its first use"):
+        configuration.override(["price=4"])
+
+
+def test_the_same_arguments_give_the_same_handle(make):
+    """A handle taken in every request must not make the configuration grow."""
+    configuration = make()
+    assert configuration.settings(Invoices) is configuration.settings(Invoices)
+    assert configuration.settings(Invoices) is not configuration.settings(Invoices, table="other")
+    assert configuration.settings(Invoices) is not configuration.settings(Invoices, prefix="X_")
+
+
 def test_a_remote_document_may_not_say_how_remote_sources_are_reached(make):
     """It is refused with the setting, the origin and where it belongs."""
     configuration = make(local_only=["chassis.consul"])
@@ -693,6 +738,9 @@ def test_a_store_that_is_down_at_start_keeps_the_settings_waiting_not_the_servic
     configuration.start_sync()
     with pytest.raises(ConfigUnavailable, match="password: the store does not answer"):
         settings.current  # noqa: B018
+    described = configuration.describe()["settings"]["Invoices"]
+    assert described["bad"]
+    assert "the store does not answer" in described["detail"]
     with pytest.raises(ConfigUnavailable):
         configuration.start_sync(required=True)
 

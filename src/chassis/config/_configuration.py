@@ -47,6 +47,7 @@ class Configuration:
     :param known: variables under a settings' prefix that somebody else reads.
     :param interval: seconds between two looks at files.
     :param patience: seconds the first use waits for remote sources.
+    :param retry: seconds between two tries of what a silent secret store keeps from getting in.
     :param prepare: awaited on the background loop before the first read; it may add sources that
         local settings (:meth:`bootstrap_async`) tell of. It may be called again after it raised.
     """
@@ -96,7 +97,7 @@ class Configuration:
         name: str | None = None,
         strict: bool = False,
     ) -> Settings[T]:
-        """A live handle on one table's settings; nothing is read yet.
+        """A live handle on one table's settings; nothing is read yet. The same again for the same arguments.
 
         :param type_: a pydantic model or a dataclass.
         :param table: the dotted name of its table; "" for all of the document that nobody else
@@ -108,14 +109,12 @@ class Configuration:
             event. Off by default: Kubernetes makes variables of its own under a service's name.
         """
         path = parse_path(table) if table else ()
-        handle = Settings(
-            self,
-            type_,
-            name=name or type_.__name__,
-            table=path,
-            prefix=self._prefix(type_, path) if prefix is None else prefix,
-            strict=strict,
-        )
+        name = name or type_.__name__
+        prefix = self._prefix(type_, path) if prefix is None else prefix
+        for each in self._engine.handles:
+            if each.made_of(type_, name, path, prefix, strict):
+                return each
+        handle = Settings(self, type_, name=name, table=path, prefix=prefix, strict=strict)
         self._engine.handles.append(handle)
         return handle
 

@@ -190,9 +190,11 @@ class Engine:
         """Wait until every source has answered; returns the names of those that have not in time."""
         waits = [asyncio.ensure_future(each.wait()) for each in self._answered.values()]
         if waits:
-            _, pending = await asyncio.wait(waits, timeout=max(limit, 0.0))
-            for each in pending:
-                each.cancel()
+            try:
+                await asyncio.wait(waits, timeout=max(limit, 0.0))
+            finally:
+                for each in waits:
+                    each.cancel()
         return [name for name, each in self._answered.items() if not each.is_set()]
 
     async def _watch(self, source: Source, answered: asyncio.Event) -> None:
@@ -395,14 +397,15 @@ class Engine:
                 "detail": status.reason or status.state.value,
                 "bad": status.bad,
             }
-        handles = {each._name: each._view for each in self.handles}
-        return {
-            "sources": sources,
-            "settings": {
-                name: {"loaded": view is not None, "generation": view.generation if view else None}
-                for name, view in handles.items()
-            },
-        }
+        settings = {}
+        for each in self.handles:
+            settings[each._name] = {
+                "loaded": each.loaded,
+                "generation": each.generation if each.loaded else None,
+                "bad": each._pending is not None,
+                "detail": str(each._pending or ("in use" if each.loaded else "not read yet")),
+            }
+        return {"sources": sources, "settings": settings}
 
     def after_fork(self) -> None:
         self._reset()

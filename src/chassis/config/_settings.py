@@ -99,6 +99,11 @@ class Settings(Generic[T]):
         where = parse_path(path) if isinstance(path, str) else path
         return (self._view or self._load()).merged.origin(where) or "default"
 
+    def made_of(self, type_: Any, name: str, table: Path, prefix: str, strict: bool) -> bool:
+        """Whether it was made with these arguments."""
+        mine = (self._type, self._name, self._table, self._prefix, self._strict)
+        return mine == (type_, name, table, prefix, strict)
+
     def check(self, function: Callable[[T], Any]) -> Callable[[T], Any]:
         """Have ``function`` look at all new settings before they get in; usable as a decorator.
 
