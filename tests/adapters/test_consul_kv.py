@@ -164,6 +164,8 @@ async def test_the_readings_themselves(consul_server, key):
     assert await anext(readings) == Absent()
     await api.kv_put(key, "a = 1")
     assert await anext(readings) == Found(b"a = 1")
+    await api.kv_put(key, "a = 2")
+    assert await anext(readings) == Found(b"a = 2")
     await readings.aclose()
     nowhere = ConsulAPI(ConsulOptions(url="http://127.0.0.1:1"))
     gone = ConsulKV(nowhere, key).readings()
