@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from chassis.core import CircuitOpen, DeadlineExceeded, current_deadline
+from chassis.core.request import request_id
 from tests.auth.issuing import Provider
 from tests.gateway.exchange import Body, Services, call, gateway
 from tests.support.waiting import eventually
@@ -221,6 +222,16 @@ async def test_a_part_is_a_request_of_the_gateways_own():
     )
     _, services = await home(headers=headers, route={**HOME, "forward_credentials": True})
     assert (services.seen[0]["cookie"], services.seen[0]["authorization"]) == ("a=1", "Bearer x")
+
+
+async def test_parts_carry_the_request_id_of_the_server_edge():
+    """One id through the whole tree of calls."""
+    token = request_id.set("the-edges")
+    try:
+        _, services = await home(headers={"X-Request-Id": "the client's"})
+    finally:
+        request_id.reset(token)
+    assert {each["x-request-id"] for each in services.seen} == {"the-edges"}
 
 
 async def test_an_aggregate_can_be_guarded():

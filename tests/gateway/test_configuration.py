@@ -44,6 +44,11 @@ def test_a_gateway_is_twelve_lines(file):
             path="/home/{user}", host="*", methods="GET", target="catalog + recommendations?", auth="users"
         ),
     )
+    assert str(check(file)).splitlines() == [
+        "PATH                  HOST  METHODS  SERVICES                    AUTH",
+        "/catalog/{rest:path}  *     *        catalog                     -",
+        "/home/{user}          *     GET      catalog + recommendations?  users",
+    ]
     options = Gateway(file, Services()).options
     advice = options.routes[1].parts["advice"]
     assert (advice.timeout, advice.default, advice.required) == (0.2, [], False)

@@ -150,6 +150,46 @@ async def test_row_07_headers_that_appear_after_the_start_are_never_seen(service
     assert services.seen[0]["x-user"] is None
 
 
+async def test_the_request_id_is_the_server_edges_where_there_is_one(services):
+    """The edge replaces an id that is none, and everything below must carry the same."""
+    app = gateway(services, ANY)
+    await call(app, headers={"X-Request-Id": "the client's"})
+    token = request_id.set("the-edges")
+    try:
+        await call(app, headers={"X-Request-Id": "the client's"})
+        await call(app)
+    finally:
+        request_id.reset(token)
+    assert [each["x-request-id"] for each in services.seen] == ["the client's", "the-edges", "the-edges"]
+
+
+async def test_a_server_that_says_that_the_client_left_ends_the_exchange(services):
+    """ASGI 2.4: ``send`` raises OSError. It is not the upstream that broke off."""
+    body = None
+
+    async def chunks():
+        while True:
+            yield b"x"
+
+    async def service(request, seen):
+        nonlocal body
+        body = Body(chunks())
+        return httpx2.Response(200, stream=body)
+
+    async def app(scope, receive, send):
+        async def leaving(message):
+            if message["type"] == "http.response.body":
+                raise OSError
+            await send(message)
+
+        await gateway(Services(echo=service), ANY)(scope, receive, leaving)
+
+    answer = await call(app, leave=asyncio.Event())
+    assert (answer.status, answer.cut) == (200, None)
+    assert body is not None
+    assert body.closed.is_set()
+
+
 async def test_row_19_to_25_the_bytes_that_were_matched_are_forwarded(services):
     """Escapes, repeats, odd queries: nothing is encoded, decoded or sorted on the way."""
     targets = [b"/a%2Db/%7e/c%20d;x=1", b"/%252e%252e/x", b"/a?a=%zz&a=1?2&&b=|{}\"<>^`\\", b"/[x]/{y}|\"<>^`",

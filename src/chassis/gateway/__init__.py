@@ -7,7 +7,7 @@ are the client's own.
 """
 
 from chassis.gateway._app import Gateway
-from chassis.gateway._check import RouteRow, check
+from chassis.gateway._check import RouteRow, Routes, check
 from chassis.gateway._options import GatewayOptions, KeyAuth, PartOptions, RouteOptions, TokenAuth
 from chassis.gateway._refusal import UpstreamAborted
 
@@ -18,6 +18,7 @@ __all__ = [
     "PartOptions",
     "RouteOptions",
     "RouteRow",
+    "Routes",
     "TokenAuth",
     "UpstreamAborted",
     "check",

@@ -86,7 +86,11 @@ class Gateway:
         async def tell(message: Any) -> None:
             nonlocal started
             started = True
-            await send(message)
+            try:
+                await send(message)
+            except OSError:
+                # How servers say that the client has left, where they say it at all (ASGI 2.4).
+                raise ClientGone from None
 
         try:
             request = read_request(scope, self.options, self._methods)

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, NoReturn
 
 from chassis.core import ConfigError
 from chassis.gateway._app import Config, Gateway
-from chassis.gateway._options import GatewayOptions, RouteOptions
+from chassis.gateway._options import RouteOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,18 +26,27 @@ class RouteRow:
     auth: str
 
 
-def check(config: Config) -> tuple[RouteRow, ...]:
+class Routes(tuple[RouteRow, ...]):
+    """Routes in the order they were written; as text, a table."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        lines = [("PATH", "HOST", "METHODS", "SERVICES", "AUTH"), *(astuple(row) for row in self)]
+        widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+        padded = (
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+        )
+        return "\n".join(line.rstrip() for line in padded)
+
+
+def check(config: Config) -> Routes:
     """Parse and validate a gateway's configuration, key files included, without serving it.
 
-    :returns: its routes in the order they were written.
+    :returns: its routes.
     :raises ConfigError: it cannot be used; the message names setting, origin and remedy.
     """
-    return describe_routes(Gateway(config, _Unreachable()).options)
-
-
-def describe_routes(options: GatewayOptions) -> tuple[RouteRow, ...]:
-    """The routes as rows."""
-    return tuple(_row(route) for route in options.routes)
+    return Routes(_row(route) for route in Gateway(config, _Unreachable()).options.routes)
 
 
 def _row(route: RouteOptions) -> RouteRow:

@@ -13,9 +13,9 @@ from chassis.gateway._client_watch import ClientWatch
 from chassis.gateway._headers import outgoing_headers, returned_headers
 from chassis.gateway._location import rewrite_references
 from chassis.gateway._options import RouteOptions
-from chassis.gateway._refusal import Refusal, UpstreamAborted
+from chassis.gateway._refusal import Refusal
 from chassis.gateway._request import Inbound
-from chassis.gateway._upstream import FAILURES, Stream, outgoing_request, raw_body
+from chassis.gateway._upstream import Stream, outgoing_request, relayed_body
 from chassis.gateway._upstream import send as ask
 
 _DEADLINE = DEADLINE.lower().encode()
@@ -91,16 +91,11 @@ class Forward:
         )
         await send({"type": "http.response.start", "status": status, "headers": headers})
         bodiless = request.method == "HEAD" or status in (204, 304)
-        try:
-            # As it came: not decompressed, not gathered. `send` waits while the client is slow, and
-            # so the upstream is read no faster than the client reads.
-            async for chunk in raw_body(response):
-                if not bodiless:
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except FAILURES as error:
-            raise UpstreamAborted(
-                f"the answer of {self._service} broke off: {type(error).__name__}"
-            ) from error
+        # As it came: not decompressed, not gathered. `send` waits while the client is slow, and so the
+        # upstream is read no faster than the client reads.
+        async for chunk in relayed_body(self._service, response):
+            if not bodiless:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _hosts(self, response: httpx2.Response) -> frozenset[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from chassis.core.request import request_id
 from chassis.gateway._request import Inbound
 
 _HOP_BY_HOP = frozenset({
@@ -22,6 +23,7 @@ _REPLACED = frozenset({
     b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url",
 })  # fmt: skip
 _SPEAKS_FOR_THE_INSIDE = (b"x-chassis-", b"x-forwarded-", b"cf-")
+_REQUEST_ID = frozenset({b"x-request-id"})
 _CREDENTIALS = frozenset({b"authorization", b"cookie"})
 
 _PASSED_TO_PARTS = frozenset({
@@ -55,6 +57,8 @@ def outgoing_headers(
     :param key_headers: the headers that carry API keys, lower case.
     """
     dropped = named_by_connection(request.headers) | _HOP_BY_HOP | _REPLACED
+    if request_id.get() is not None:
+        dropped |= _REQUEST_ID
     if not credentials:
         dropped |= _CREDENTIALS | key_headers
     headers = [
@@ -62,7 +66,7 @@ def outgoing_headers(
         for name, value in request.headers
         if name not in dropped and b"_" not in name and not name.startswith(_SPEAKS_FOR_THE_INSIDE)
     ]
-    return [(b"host", service.encode()), *headers, *_forwarded(request)]
+    return [(b"host", service.encode()), *headers, *_said_here(request)]
 
 
 def part_headers(
@@ -71,22 +75,27 @@ def part_headers(
     """The headers of a request for one part: it is a request of the gateway's own."""
     passed = _PASSED_TO_PARTS | (_CREDENTIALS | key_headers if credentials else frozenset())
     passed -= named_by_connection(request.headers)
+    if request_id.get() is not None:
+        passed -= _REQUEST_ID
     return [
         (b"host", service.encode()),
         (b"accept", b"application/json"),
         # Never compressed: a small body could then be made to grow without bounds here.
         (b"accept-encoding", b"identity"),
         *((name, value) for name, value in request.headers if name in passed),
-        *_forwarded(request),
+        *_said_here(request),
     ]
 
 
-def _forwarded(request: Inbound) -> list[tuple[bytes, bytes]]:
+def _said_here(request: Inbound) -> list[tuple[bytes, bytes]]:
     said = [(b"x-forwarded-proto", request.scheme.encode())]
     if request.client is not None:
         said.append((b"x-forwarded-for", request.client.encode()))
     if request.host is not None:
         said.append((b"x-forwarded-host", request.host.encode("latin-1")))
+    # The server edge's: an id that it did not like it has replaced.
+    if (current := request_id.get()) is not None:
+        said.append((b"x-request-id", current.encode("latin-1")))
     return said
 
 

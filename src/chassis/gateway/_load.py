@@ -11,7 +11,6 @@ from chassis.config import ConfigErrors, build
 from chassis.core import ConfigError
 from chassis.gateway._options import GatewayOptions, KeyAuth, TokenAuth
 
-
 T = TypeVar("T")
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any, cast
 
 import httpx2
 
 from chassis.core import DeadlineExceeded, Rejected, Upstreams
 from chassis.gateway._asgi import Headers
-from chassis.gateway._refusal import Refusal, retry_after
+from chassis.gateway._refusal import Refusal, UpstreamAborted, retry_after
 
 
 class Stream(httpx2.AsyncByteStream):
@@ -54,6 +54,18 @@ async def send(upstreams: Upstreams, service: str, request: httpx2.Request) -> h
 def raw_body(response: httpx2.Response) -> AsyncIterable[bytes]:
     """The answer's body as it came over the wire: neither decompressed nor gathered."""
     return cast(AsyncIterable[bytes], response.stream)
+
+
+async def relayed_body(service: str, response: httpx2.Response) -> AsyncIterator[bytes]:
+    """As :func:`raw_body`, for a client that has the head of the answer already.
+
+    :raises UpstreamAborted: it broke off.
+    """
+    try:
+        async for chunk in raw_body(response):
+            yield chunk
+    except FAILURES as error:
+        raise UpstreamAborted(f"the answer of {service} broke off: {type(error).__name__}") from error
 
 
 FAILURES = (Rejected, DeadlineExceeded, httpx2.HTTPError, OSError)
