@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis.health._machine import FAILURES, Board, Check, Result, State
+from chassis.health._machine import Board, Check, Result, State
 
 
 def check(*, critical: bool = True, ttl: float = 5.0, timeout: float = 2.0) -> Check:
@@ -32,7 +32,7 @@ def test_a_verdict_needs_two_failures_in_a_row_once_healthy(runs: list[bool]) ->
     row = 0
     for at, healthy in enumerate(runs):
         row = 0 if healthy else row + 1
-        expected = False if healthy else (True if failed is None or row >= FAILURES else failed)
+        expected = False if healthy else (True if failed is None or row >= 2 else failed)
         changed = subject.settle(result(at, healthy))
         assert subject.failed is expected
         assert changed is (bool(expected) != bool(failed))
