@@ -92,12 +92,23 @@ def test_an_empty_table_adds_nothing_and_clashes_with_nothing():
     assert merge([empty]).tree() == {"db": {}}
 
 
+@pytest.mark.parametrize("value", [0, "", False, []])
+def test_a_value_that_is_nothing_is_still_a_value(value):
+    """Zero against a table is a clash like any other."""
+    with pytest.raises(ConfigError, match="a value here and a table"):
+        merge([leaves({"db": value}, "low"), leaves({"db": {"host": 1}}, "high")])
+    with pytest.raises(ConfigError, match="must be a table") as raised:
+        below(leaves({"db": value}, "f"), ("db",))
+    assert raised.value.setting == "db"
+
+
 def test_the_origin_of_a_table_is_that_of_its_parts():
     """Each origin once, in order; of what is not there, None."""
     merged = merge([leaves({"db": {"a": 1, "b": 2}, "dbx": 1}, "f"), leaves({"db": {"c": 1}}, "e")])
     assert merged.origin(("db",)) == "f [db], e [db]"
     assert merged.origin(("nothing",)) is None
     assert merged.origin(("db", "a", "0")) == "f [db]"
+    assert merged.origin(("dbx", "0")) == "f"
     assert merge([]).origin(()) is None
 
 
@@ -107,6 +118,8 @@ def test_replaced_values_keep_their_origins():
     replaced = merged.replace({("a",): "s3cret"})
     assert replaced.leaves == {("a",): Leaf("s3cret", "low", True), ("b",): Leaf(1, "high")}
     assert merged.leaves[("a",)].value == "file:x"
+    both = merge([leaves({"a": 1}, "low"), leaves({"a": 2}, "high")])
+    assert both.replace({("a",): 3}).hidden == both.hidden != {}
 
 
 def test_a_tables_part_is_counted_from_the_table():
@@ -135,6 +148,7 @@ def test_names_are_dotted_as_toml_writes_them():
     )
     assert dotted(('a"b', "c-d_E9")) == '"a\\"b".c-d_E9'
     assert dotted(("", "a")) == '"".a'
+    assert dotted(("größe",)) == '"größe"'
 
 
 def test_names_match_with_case_and_dash_aside_but_exactly_first():
