@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from chassis.core.deadline import current_deadline
+from chassis.core.errors import BulkheadFull
+from chassis.core.events import EventBus, events
+from chassis.core.forks import tell_after_fork
+from chassis.core.outcomes import Outcome, classify_error
+from chassis.core.policies import Admission, Permit
+from chassis.core.registry import policies
+from chassis.limits._events import BulkheadRejected
+from chassis.limits._machine import BulkheadMachine, Waiter
+from chassis.limits._options import BulkheadOptions
+from chassis.limits._signals import ThreadSignal, async_signal
+
+_GIVEN_BY_OPTIONS: Any = type("Default", (), {"__repr__": lambda _: "<as in options>"})()
+
+
+class Bulkhead(Admission):
+    """Lets so many calls in at once, so that one slow dependency cannot take all of a service.
+
+    One bulkhead counts threads, asyncio tasks and trio tasks together. Callers wait in the order
+    they came. A guarded function that calls itself takes a second place.
+
+    :param name: unique among the live bulkheads of the process, unless ``register`` is false.
+    :param options: all options at once; the other keywords change single fields of it. Their
+        meaning and defaults are those of :class:`BulkheadOptions`.
+    :param register: makes it known to :data:`chassis.core.registry.policies` as ``bulkhead:name``.
+    :param bus: where its events go.
+    :raises ConfigError: an option is impossible, or a live bulkhead has this name.
+    """
+
+    kind = "bulkhead"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        limit: int = _GIVEN_BY_OPTIONS,
+        queue: int = _GIVEN_BY_OPTIONS,
+        wait: float = _GIVEN_BY_OPTIONS,
+        options: BulkheadOptions | None = None,
+        register: bool = True,
+        bus: EventBus = events,
+    ) -> None:
+        fields = {"limit": limit, "queue": queue, "wait": wait}
+        given: dict[str, Any] = {
+            field: value for field, value in fields.items() if value is not _GIVEN_BY_OPTIONS
+        }
+        self.name = name
+        self.classify = classify_error
+        self._defaults = self._options = replace(options or BulkheadOptions(), **given)
+        self._machine = BulkheadMachine(self._options.limit, self._options.queue)
+        self._bus = bus
+        # Re-entrant: a collection that starts inside may close a forgotten generator, whose permit
+        # comes back to this very bulkhead in this very thread.
+        self._lock = threading.RLock()
+        tell_after_fork(self)
+        self._subject = name
+        if register:
+            self._subject = policies.register(self)
+
+    # ── asking ───────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def options(self) -> BulkheadOptions:
+        """The options it follows now."""
+        return self._options
+
+    @property
+    def defaults(self) -> BulkheadOptions:
+        """The options given in code."""
+        return self._defaults
+
+    def describe(self) -> Mapping[str, Any]:
+        """Calls in flight, waiting and refused, and options, as plain values."""
+        machine = self._machine
+        with self._lock:
+            return {
+                "in_flight": machine.in_flight,
+                "waiting": machine.waiting,
+                "refused": machine.refused,
+                "options": asdict(self._options),
+            }
+
+    def reconfigure(self, options: BulkheadOptions) -> None:
+        """Follow ``options`` from now on. A higher limit lets waiters in; a lower one puts nobody out."""
+        with self._lock:
+            self._options = options
+            lucky = self._machine.resize(options.limit, options.queue)
+        self._wake(self._machine, lucky)
+
+    # ── admitting ────────────────────────────────────────────────────────────────────────────
+
+    def acquire(self) -> Permit:
+        """A place, without waiting.
+
+        :raises BulkheadFull: none is free.
+        """
+        machine = self._machine
+        if not self._enter(machine):
+            raise self._refusal(machine)
+        return _Place(self, machine)
+
+    def acquire_sync(self) -> Permit:
+        """A place; blocks the calling thread while it is in the queue.
+
+        :raises BulkheadFull: the queue is full, or the wait or the caller's deadline was up.
+        """
+        machine = self._machine
+        if not self._enter(machine):
+            signal, seconds = ThreadSignal(), self._longest_wait(machine)
+            waiter = self._line_up(machine, signal.wake)
+            try:
+                if not waiter.granted:
+                    signal.wait(seconds)
+            except BaseException:
+                self._abandon(machine, waiter)
+                raise
+            self._end_wait(machine, waiter)
+        return _Place(self, machine)
+
+    async def acquire_async(self) -> Permit:
+        """A place; waits under asyncio or trio while it is in the queue.
+
+        :raises BulkheadFull: the queue is full, or the wait or the caller's deadline was up.
+        """
+        machine = self._machine
+        if not self._enter(machine):
+            signal, seconds = async_signal(), self._longest_wait(machine)
+            waiter = self._line_up(machine, signal.wake)
+            try:
+                if not waiter.granted:
+                    await signal.wait(seconds)
+            except BaseException:
+                # Also where the place was given and the task cancelled in the same instant.
+                self._abandon(machine, waiter)
+                raise
+            self._end_wait(machine, waiter)
+        return _Place(self, machine)
+
+    def settle(self, permit: Permit, result: Any, error: BaseException | None) -> None:
+        """Give the place back; how the call ended is nothing to a bulkhead."""
+        permit.settle(Outcome.IGNORED)
+
+    def _enter(self, machine: BulkheadMachine) -> bool:
+        with self._lock:
+            return machine.enter()
+
+    def _longest_wait(self, machine: BulkheadMachine) -> float:
+        deadline = current_deadline()
+        seconds = self._options.wait
+        if deadline is not None:
+            seconds = min(seconds, deadline.remaining())
+        if seconds <= 0:
+            raise self._refusal(machine)
+        return seconds
+
+    def _line_up(self, machine: BulkheadMachine, wake: Callable[[], object]) -> Waiter:
+        waiter = Waiter(wake)
+        with self._lock:
+            # A place may have come free since it was first asked for.
+            waiter.granted = machine.enter()
+            waits = waiter.granted or machine.line_up(waiter)
+        if not waits:
+            raise self._refusal(machine)
+        return waiter
+
+    def _end_wait(self, machine: BulkheadMachine, waiter: Waiter) -> None:
+        with self._lock:
+            granted = waiter.granted
+            if not granted:
+                machine.abandon(waiter)
+        if not granted:
+            raise self._refusal(machine)
+
+    def _abandon(self, machine: BulkheadMachine, waiter: Waiter) -> None:
+        with self._lock:
+            lucky = machine.abandon(waiter)
+        self._wake(machine, lucky)
+
+    def _leave(self, machine: BulkheadMachine) -> None:
+        with self._lock:
+            lucky = machine.leave()
+        if lucky:
+            self._wake(machine, lucky)
+
+    def _wake(self, machine: BulkheadMachine, lucky: Iterable[Waiter]) -> None:
+        for waiter in lucky:
+            try:
+                waiter.wake()
+            except RuntimeError:
+                # Its event loop has been closed under it: the place goes on to the next.
+                self._abandon(machine, waiter)
+
+    def _refusal(self, machine: BulkheadMachine) -> BulkheadFull:
+        with self._lock:
+            machine.refused += 1
+            limit, waiting = machine.limit, machine.waiting
+        if self._bus.listening:
+            self._bus.emit(BulkheadRejected(subject=self._subject, limit=limit, waiting=waiting))
+        return BulkheadFull(self.name, limit=limit)
+
+    def after_fork_in_child(self) -> None:
+        """The calls and waiters of the parent's other threads do not exist in the child."""
+        self._lock = threading.RLock()
+        self._machine = BulkheadMachine(self._options.limit, self._options.queue)
+
+
+class _Place:
+    """One place in the machine it was taken from, which after a fork is no longer the bulkhead's."""
+
+    __slots__ = ("_bulkhead", "_machine")
+
+    def __init__(self, bulkhead: Bulkhead, machine: BulkheadMachine) -> None:
+        self._bulkhead = bulkhead
+        self._machine: BulkheadMachine | None = machine
+
+    def settle(self, outcome: Outcome, error: BaseException | None = None) -> None:
+        machine, self._machine = self._machine, None
+        if machine is not None:
+            self._bulkhead._leave(machine)
+
+
+bulkhead = Bulkhead
+"""The decorator's spelling: ``@bulkhead("payments", limit=10)``."""

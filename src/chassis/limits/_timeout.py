@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from chassis.core.deadline import Deadline, deadline_scope
+from chassis.core.errors import DeadlineExceeded
+from chassis.core.options import check_seconds
+from chassis.core.policies import Operation, Policy
+
+if TYPE_CHECKING:
+    import asyncio
+
+    import anyio
+
+T = TypeVar("T")
+
+
+class Timeout(Policy):
+    """Gives a block or function ``seconds``, and tells everything below how much is left.
+
+    - ``with timeout(2):`` sets the deadline that every edge below heeds, and interrupts nothing.
+    - ``async with timeout(2):`` also cancels the block, under asyncio and trio.
+    - On an ``async def`` it does the same.
+    - On a ``def`` it sets the deadline; the next edge inside raises.
+    - On a generator it holds until the first item.
+
+    Of nested deadlines the earliest holds. One object may be used any number of times, nested and
+    at once, from several tasks and threads.
+
+    :param seconds: above 0.
+    :raises ConfigError: ``seconds`` is no duration.
+    :raises DeadlineExceeded: on entering (but for ``with``) if an outer deadline has passed
+        already; on leaving if the block was cancelled.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        check_seconds("seconds", seconds)
+        self.seconds = seconds
+        self.name = f"{seconds:g} s"
+
+    async def run(self, operation: Operation[T]) -> T:
+        async with _Use(self):
+            return await operation()
+
+    def run_sync(self, operation: Callable[[], T]) -> T:
+        with _Use(self) as deadline:
+            deadline.check()
+            return operation()
+
+    def __enter__(self) -> Deadline:
+        use = _Use(self)
+        deadline = use.__enter__()
+        use.push()
+        return deadline
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _Use.pop(self).__exit__(kind, error, traceback)
+
+    async def __aenter__(self) -> Deadline:
+        use = _Use(self)
+        deadline = await use.__aenter__()
+        use.push()
+        return deadline
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await _Use.pop(self).__aexit__(kind, error, traceback)
+
+
+class _Use:
+    """One use of a timeout: what a local of the call would hold, if a with statement had one."""
+
+    __slots__ = ("_anyio", "_asyncio", "_outer", "_scope", "_timeout")
+
+    def __init__(self, timeout: Timeout) -> None:
+        self._timeout = timeout
+        self._scope = deadline_scope(Deadline.after(timeout.seconds))
+        self._asyncio: asyncio.Timeout | None = None
+        self._anyio: anyio.CancelScope | None = None
+        self._outer: _Use | None = None
+
+    def push(self) -> None:
+        """Remember it for the way out, in this context alone: each task has a stack of its own."""
+        self._outer = _uses.get()
+        _uses.set(self)
+
+    @staticmethod
+    def pop(timeout: Timeout) -> _Use:
+        """The innermost use of ``timeout`` in this context."""
+        above, use = None, _uses.get()
+        while use is not None and use._timeout is not timeout:
+            # A suspended generator's block lies between; it is left later.
+            above, use = use, use._outer
+        if use is None:
+            raise RuntimeError(
+                f"timeout({timeout.name}) was entered in another task or context than it is left"
+            )
+        if above is None:
+            _uses.set(use._outer)
+        else:
+            above._outer = use._outer
+        return use
+
+    def __enter__(self) -> Deadline:
+        return cast(Deadline, self._scope.__enter__())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._scope.__exit__(kind, error, traceback)
+
+    async def __aenter__(self) -> Deadline:
+        deadline = self.__enter__()
+        try:
+            deadline.check()
+            await self._cancel_at(deadline)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return deadline
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(None, None, None)
+        message = f"not done within the time it was given (at most {self._timeout.name})"
+        if self._asyncio is not None:
+            try:
+                await self._asyncio.__aexit__(kind, error, traceback)
+            except TimeoutError as expired:
+                # It raises for its own expiry only: what the block raised, or a cancellation from
+                # outside, goes on as it came.
+                raise DeadlineExceeded(message) from expired
+        elif self._anyio is not None:
+            self._anyio.__exit__(kind, error, traceback)
+            if self._anyio.cancelled_caught:
+                raise DeadlineExceeded(message) from error
+
+    async def _cancel_at(self, deadline: Deadline) -> None:
+        """Cancel the running task at ``deadline``, by the means of whatever runs it."""
+        import asyncio
+
+        try:
+            running = asyncio.current_task()
+        except RuntimeError:
+            running = None
+        if running is not None:
+            self._asyncio = await asyncio.timeout(deadline.remaining()).__aenter__()
+        else:
+            import anyio
+
+            at = anyio.current_time() + deadline.remaining()
+            self._anyio = anyio.CancelScope(deadline=at).__enter__()
+
+
+_uses: ContextVar[_Use | None] = ContextVar("chassis_timeouts", default=None)
+
+timeout = Timeout
+"""The spelling for ``with`` and decorators: ``timeout(2.0)``."""

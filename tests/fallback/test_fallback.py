@@ -1,0 +1,200 @@
+"""Answers in place of calls that failed."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import warnings
+from collections.abc import AsyncGenerator, Generator
+from typing import Any
+
+import pytest
+
+from chassis.core.errors import CircuitOpen, ConfigError, Rejected
+from chassis.core.events import Event, EventBus
+from chassis.core.policies import Pipeline
+from chassis.fallback import Fallback, FallbackUsed, fallback
+
+
+def fail(error: BaseException) -> Any:
+    raise error
+
+
+async def fail_async(error: BaseException) -> Any:
+    raise error
+
+
+@pytest.mark.asyncio
+async def test_answers_for_the_listed_errors_only() -> None:
+    """What is not listed is the caller's, untouched; what works is not touched either."""
+    policy = fallback("instead", on=(ConnectionError, Rejected))
+    assert policy(fail)(ConnectionRefusedError()) == "instead"
+    assert await policy(fail_async)(CircuitOpen("b")) == "instead"
+    error = ValueError()
+    with pytest.raises(ValueError) as caught:
+        policy(fail)(error)
+    assert caught.value is error
+    with pytest.raises(ValueError):
+        await policy(fail_async)(error)
+    assert policy(lambda: "own")() == "own"
+    assert await policy(asyncio.sleep)(0, "own") == "own"
+
+
+@pytest.mark.asyncio
+async def test_each_caller_gets_a_copy_of_its_own() -> None:
+    """No caller can change what the next one gets, nor can whoever gave the value."""
+    given: dict[str, list[int]] = {"items": []}
+    policy = fallback(given, on=OSError)
+    given["items"].append(1)
+    first = policy(fail)(OSError())
+    first["items"].append(2)
+    assert policy(fail)(OSError()) == {"items": []}
+    assert await policy(fail_async)(OSError()) == {"items": []}
+
+
+@pytest.mark.asyncio
+async def test_functions_are_called_each_time_and_may_be_async() -> None:
+    """They find the error they answer for in sys.exception()."""
+    seen: list[BaseException | None] = []
+
+    def instead() -> str:
+        seen.append(sys.exception())
+        return "plain"
+
+    async def instead_async() -> str:
+        await asyncio.sleep(0)
+        seen.append(sys.exception())
+        return "async"
+
+    error = OSError()
+    assert fallback(instead, on=OSError)(fail)(error) == "plain"
+    assert await fallback(instead, on=OSError)(fail_async)(error) == "plain"
+    assert await fallback(instead_async, on=OSError)(fail_async)(error) == "async"
+    assert seen == [error] * 3
+    assert fallback(list, on=OSError)(fail)(error) == []
+
+
+def test_async_function_cannot_answer_for_a_plain_one() -> None:
+    """It says so, instead of returning a coroutine nobody awaits."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ConfigError, match="plain function") as caught:
+            fallback(lambda: asyncio.sleep(0), on=OSError)(fail)(OSError())
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+@pytest.mark.asyncio
+async def test_trap_57_cancellation_is_never_answered_for() -> None:
+    """Not even where everything is listed that can be."""
+    policy = fallback("instead", on=Exception)
+    for error in (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+        with pytest.raises(error):
+            policy(fail)(error())
+        with pytest.raises(error):
+            await policy(fail_async)(error())
+
+
+@pytest.mark.parametrize(
+    "on", [BaseException, asyncio.CancelledError, (OSError, KeyboardInterrupt), (), "OSError", OSError()]
+)
+def test_trap_57_cancellation_cannot_be_listed(on: Any) -> None:
+    """What is no Exception is refused at construction."""
+    with pytest.raises(ConfigError) as caught:
+        Fallback("instead", on=on)
+    assert caught.value.setting == "on"
+
+
+@pytest.mark.asyncio
+async def test_trap_58_error_of_the_fallback_is_chained_from_the_original() -> None:
+    """Both are to be seen; a cause of its own is left to it."""
+    original = OSError("first")
+
+    def broken() -> None:
+        raise KeyError("second")
+
+    def broken_for_a_reason() -> None:
+        raise KeyError("second") from ValueError("reason")
+
+    def gives_up() -> None:
+        raise original
+
+    for guarded in (fail, fail_async):
+
+        async def call(instead: Any, guarded: Any = guarded) -> Any:
+            result = fallback(instead, on=OSError)(guarded)(original)
+            return await result if guarded is fail_async else result
+
+        with pytest.raises(KeyError) as caught:
+            await call(broken)
+        assert caught.value.__cause__ is original
+        with pytest.raises(KeyError) as caught:
+            await call(broken_for_a_reason)
+        assert isinstance(caught.value.__cause__, ValueError)
+        with pytest.raises(OSError) as same:
+            await call(gives_up)
+        assert same.value is original
+        assert original.__cause__ is None
+
+
+@pytest.mark.asyncio
+async def test_streams_that_fail_before_their_first_item_get_other_items() -> None:
+    """A list, a generator function or an async one; what fails later is the consumer's."""
+
+    def stream(items: int) -> Generator[int, None, None]:
+        yield from range(items)
+        raise OSError("cut")
+
+    async def astream(items: int) -> AsyncGenerator[int, None]:
+        for each in range(items):
+            yield each
+        raise OSError("cut")
+
+    def other() -> Generator[int, None, None]:
+        yield 8
+
+    async def aother() -> AsyncGenerator[int, None]:
+        yield 9
+
+    async def made_async() -> list[int]:
+        return [6]
+
+    assert list(fallback([7], on=OSError)(stream)(0)) == [7]
+    assert list(fallback(other, on=OSError)(stream)(0)) == [8]
+    assert list(fallback([], on=OSError)(stream)(0)) == []
+    for instead, items in (([7], [7]), (other, [8]), (aother, [9]), (made_async, [6]), ([], [])):
+        assert [each async for each in fallback(instead, on=OSError)(astream)(0)] == items
+    with pytest.raises(OSError, match="cut"):
+        list(fallback([7], on=OSError)(stream)(2))
+    with pytest.raises(OSError, match="cut"):
+        [each async for each in fallback([7], on=OSError)(astream)(2)]
+    with pytest.raises(OSError, match="cut"):
+        list(fallback([7], on=KeyError)(stream)(0))
+
+
+def test_in_a_pipeline() -> None:
+    """Outermost, it answers for what all the others gave up on."""
+    pipeline = Pipeline(fallback("outer", on=KeyError), fallback("inner", on=OSError))
+    assert pipeline(fail)(OSError()) == "inner"
+    assert pipeline(fail)(KeyError()) == "outer"
+
+
+def test_use_is_an_event_while_somebody_listens() -> None:
+    """With the type of the error alone: its message may hold what the caller sent."""
+    bus, seen = EventBus(), []
+    policy = fallback(None, on=OSError, name="advice", bus=bus)
+    policy(fail)(OSError("secret"))
+    bus.subscribe(seen.append)
+    policy(fail)(FileNotFoundError("secret"))
+    policy(lambda: 1)()
+    [event] = seen
+    assert isinstance(event, FallbackUsed)
+    assert isinstance(event, Event)
+    assert (event.name, event.subject, event.error) == ("fallback.used", "advice", "FileNotFoundError")
+    assert not event.transition
+
+
+def test_value_that_cannot_be_copied_is_refused_when_given() -> None:
+    """It says what to give instead."""
+    with pytest.raises(ConfigError, match="give a function"):
+        fallback(threading.Lock(), on=OSError)

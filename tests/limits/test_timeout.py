@@ -1,0 +1,305 @@
+"""Timeouts as blocks, decorators and policies."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, Generator
+from typing import Any
+
+import pytest
+import trio
+
+from chassis.core.deadline import Deadline, current_deadline, deadline_scope
+from chassis.core.errors import ConfigError, DeadlineExceeded
+from chassis.core.policies import Pipeline
+from chassis.limits import Timeout, timeout
+
+
+def left() -> float:
+    deadline = current_deadline()
+    assert deadline is not None
+    return deadline.remaining()
+
+
+def test_with_sets_the_deadline_and_interrupts_nothing() -> None:
+    """Inside, what is left can be asked; outside nothing is left behind; lateness is not punished."""
+    with timeout(0.01) as deadline:
+        assert current_deadline() == deadline
+        assert 0 < left() <= 0.01
+        time.sleep(0.02)
+        assert left() < 0
+    assert current_deadline() is None
+
+
+@pytest.mark.asyncio
+async def test_async_with_cancels_and_raises_deadline_exceeded() -> None:
+    """The block is cancelled at its deadline; the error is a TimeoutError, chained from asyncio's own."""
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded) as caught:
+        async with timeout(0.05):
+            await asyncio.sleep(10)
+    assert time.monotonic() - started < 5
+    assert isinstance(caught.value, TimeoutError)
+    assert isinstance(caught.value.__cause__, TimeoutError)
+    assert isinstance(caught.value.__cause__.__cause__, asyncio.CancelledError)
+    assert "0.05 s" in str(caught.value)
+    assert current_deadline() is None
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+@pytest.mark.asyncio
+async def test_async_with_in_time_changes_nothing() -> None:
+    """Result, own errors and own TimeoutErrors come through; the deadline is gone afterwards."""
+    async with timeout(10) as deadline:
+        assert current_deadline() == deadline
+    for error in (ValueError("mine"), TimeoutError("mine")):
+        with pytest.raises(type(error)) as caught:
+            async with timeout(10):
+                raise error
+        assert caught.value is error
+    assert current_deadline() is None
+
+
+@pytest.mark.asyncio
+async def test_decorated_async_function_is_cancelled() -> None:
+    """As with ``async with``, per call."""
+
+    @timeout(0.05)
+    async def call(seconds: float) -> float:
+        await asyncio.sleep(seconds)
+        return left()
+
+    with pytest.raises(DeadlineExceeded):
+        await call(10)
+    assert await call(0) <= 0.05
+
+
+def test_decorated_function_has_a_deadline() -> None:
+    """A plain function is not interrupted; it is told how much is left, and the next edge raises."""
+
+    @timeout(0.01)
+    def call() -> str:
+        assert left() <= 0.01
+        time.sleep(0.02)
+        with pytest.raises(DeadlineExceeded), timeout(60) as deadline:
+            deadline.check()
+        return "done"
+
+    assert call() == "done"
+    assert current_deadline() is None
+
+
+def test_trap_48_nested_deadlines_take_the_earliest() -> None:
+    """Five seconds within one are one, and leaving restores the outer one."""
+    with timeout(1):
+        outer = current_deadline()
+        with timeout(5):
+            assert current_deadline() == outer
+        with timeout(0.5):
+            assert left() <= 0.5
+        assert current_deadline() == outer
+    assert current_deadline() is None
+
+
+@pytest.mark.asyncio
+async def test_trap_48_an_earlier_outer_deadline_cancels_the_inner_block() -> None:
+    """Also where the outer one was set by a plain ``with``, which cancels nothing itself."""
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded), timeout(0.05):
+        async with timeout(60):
+            await asyncio.sleep(60)
+    with pytest.raises(DeadlineExceeded):
+        async with timeout(0.05), timeout(60):
+            await asyncio.sleep(60)
+    with pytest.raises(DeadlineExceeded):
+        async with timeout(60), timeout(0.05):
+            await asyncio.sleep(60)
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.asyncio
+async def test_a_deadline_that_has_passed_starts_nothing() -> None:
+    """Decorated functions and async blocks raise on entering."""
+    calls: list[int] = []
+
+    async def later() -> None:
+        calls.append(1)
+
+    with deadline_scope(Deadline.after(-1)):
+        with pytest.raises(DeadlineExceeded):
+            await timeout(5)(later)()
+        with pytest.raises(DeadlineExceeded):
+            timeout(5)(calls.append)(1)
+        with pytest.raises(DeadlineExceeded):
+            async with timeout(5):
+                calls.append(1)
+        with timeout(5):
+            assert left() < 0
+        assert left() < 0
+    assert calls == []
+
+
+@pytest.mark.asyncio
+async def test_the_callers_own_timeout_is_never_swallowed() -> None:
+    """An outer asyncio.timeout that expires first is the caller's TimeoutError, not ours."""
+    with pytest.raises(TimeoutError) as caught:
+        async with asyncio.timeout(0.02):
+            async with timeout(60):
+                await asyncio.sleep(60)
+    assert not isinstance(caught.value, DeadlineExceeded)
+
+
+@pytest.mark.asyncio
+async def test_cancellation_from_outside_stays_cancellation() -> None:
+    """It is no DeadlineExceeded."""
+    started = asyncio.Event()
+
+    @timeout(60)
+    async def hang() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(hang())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.asyncio
+async def test_one_object_nested_and_shared_between_tasks() -> None:
+    """Each use has a deadline of its own, whatever order they end in."""
+    shared = timeout(0.2)
+
+    async def use(pause: float) -> float:
+        async with shared:
+            before = current_deadline()
+            with shared:
+                await asyncio.sleep(pause)
+            async with shared:
+                pass
+            assert current_deadline() == before
+            return left()
+
+    first = asyncio.create_task(use(0.1))
+    await asyncio.sleep(0.02)
+    second = asyncio.create_task(use(0.0))
+    with pytest.raises(DeadlineExceeded):
+        await use(10)
+    assert await first < await second
+    assert current_deadline() is None
+
+
+@pytest.mark.asyncio
+async def test_child_tasks_inherit_the_deadline_and_use_the_object_on_their_own() -> None:
+    """A task begun inside a block has its deadline, and may enter and leave the same object."""
+    shared = timeout(5)
+    with shared:
+        outer = current_deadline()
+
+        async def child() -> None:
+            assert current_deadline() == outer
+            async with shared:
+                await asyncio.sleep(0)
+
+        tasks = [asyncio.create_task(child()) for _ in range(3)]
+    await asyncio.gather(*tasks)
+
+
+def test_one_object_in_many_threads() -> None:
+    """Threads have contexts of their own."""
+    shared = timeout(5)
+    together = threading.Barrier(4)
+    failures: list[BaseException] = []
+
+    def use() -> None:
+        try:
+            assert current_deadline() is None
+            with shared:
+                together.wait(10)
+                assert 0 < left() <= 5
+                together.wait(10)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(10)
+    assert failures == []
+
+
+def test_block_of_a_suspended_generator_lies_between() -> None:
+    """One object in a generator's block and around its consumer: each is left as its own."""
+    one, other = timeout(5), timeout(7)
+
+    def numbers() -> Generator[int, None, None]:
+        with one:
+            yield 1
+
+    generator = numbers()
+    next(generator)
+    with other:
+        generator.close()
+    with pytest.raises(RuntimeError, match="another task or context"):
+        one.__exit__(None, None, None)
+
+
+def test_under_trio() -> None:
+    """The same under trio: cancelled at the deadline, outer cancellation left alone."""
+
+    async def main() -> None:
+        with pytest.raises(DeadlineExceeded) as caught:
+            async with timeout(0.05):
+                await trio.sleep(60)
+        assert isinstance(caught.value.__cause__, trio.Cancelled)
+        async with timeout(5):
+            await trio.sleep(0)
+        with pytest.raises(ValueError):
+            async with timeout(5):
+                raise ValueError
+        with trio.move_on_after(0.02) as scope:
+            await timeout(60)(trio.sleep)(60)
+        assert scope.cancelled_caught
+        with pytest.raises(DeadlineExceeded):
+            await timeout(0.02)(trio.sleep)(60)
+
+    trio.run(main)
+
+
+@pytest.mark.asyncio
+async def test_generators_have_the_time_until_their_first_item() -> None:
+    """The rest is the consumer's own pace."""
+
+    @timeout(0.05)
+    async def stream(pause: float) -> AsyncGenerator[int, None]:
+        await asyncio.sleep(pause)
+        yield 1
+        await asyncio.sleep(0.1)
+        yield 2
+
+    assert [each async for each in stream(0)] == [1, 2]
+    with pytest.raises(DeadlineExceeded):
+        await anext(stream(10))
+
+
+@pytest.mark.asyncio
+async def test_in_a_pipeline() -> None:
+    """A policy among others, which says its order."""
+    pipeline = Pipeline(timeout(60), timeout(0.02))
+    assert pipeline.order() == ["Timeout(60 s)", "Timeout(0.02 s)"]
+    with pytest.raises(DeadlineExceeded):
+        await pipeline(asyncio.sleep)(10)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), True, "2", None])
+def test_trap_60_impossible_durations_are_refused(seconds: Any) -> None:
+    """At construction, with what to write instead."""
+    with pytest.raises(ConfigError) as caught:
+        Timeout(seconds)
+    assert caught.value.setting == "seconds"
