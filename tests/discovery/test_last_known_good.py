@@ -180,6 +180,9 @@ def test_an_empty_answer_that_is_no_change_of_its_own_is_held_back_and_turns_sta
     assert step.changed
     assert step.snapshot.freshness is Freshness.STALE
     assert kinds(step) == [DiscoveryStale, EmptyAnswerHeld]
+    assert step.events[0] == DiscoveryStale(
+        subject="catalog", at=500.0, source="live", instances=1, error="the answer is empty"
+    )
 
 
 def test_a_source_that_lost_its_past_is_not_believed_to_be_empty() -> None:
@@ -250,8 +253,9 @@ def test_a_new_watch_goes_on_with_what_the_old_one_knew() -> None:
     old = machine()
     left = old.answered([A], now=0.0, woke=False).snapshot
     known = machine(known=left)
-    step = known.failed("refused", now=5.0)
+    step = known.failed("refused", now=5.0, reason=Reason.ACL_FILTERED)
     assert step.snapshot.instances == (A,)
+    assert step.snapshot.reason is None
     assert kinds(step) == [DiscoveryStale]
     known = machine(known=replace(left, freshness=Freshness.STALE))
     assert known.failed("refused", now=5.0).events == ()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis.core import Registration, Status
+from chassis.core import ConfigError, Registration, Status
 from chassis.discovery import (
     RegistrationConfirmed,
     RegistrationLost,
@@ -17,6 +18,7 @@ from chassis.discovery import (
     RegistrationRefused,
     RegistrationUnreachable,
     Task,
+    check_registration,
     readiness,
 )
 
@@ -111,7 +113,7 @@ def test_another_kind_of_trouble_is_news_and_so_is_its_return_after_recovery() -
 def test_case_5b_absence_from_the_catalog_renews_although_heartbeats_are_answered() -> None:
     registration = confirmed()
     event = registration.absent(now=200.0)
-    assert isinstance(event, RegistrationLost)
+    assert event == RegistrationLost(subject="catalog:1", at=200.0, error="the catalog does not show it")
     assert not registration.confirmed
     assert registration.next() == (Task.BEAT, 105.0)
     assert registration.beaten(now=200.2) is None
@@ -119,6 +121,8 @@ def test_case_5b_absence_from_the_catalog_renews_although_heartbeats_are_answere
     assert registration.next() == (Task.REGISTER, 200.5)
     registration.registered(now=200.5)
     assert registration.next() == (Task.BEAT, 200.5)
+    assert isinstance(registration.beaten(now=200.5), RegistrationConfirmed)
+    assert registration.confirmed
 
 
 def test_absence_right_after_registration_waits_until_it_can_mean_something() -> None:
@@ -128,6 +132,15 @@ def test_absence_right_after_registration_waits_until_it_can_mean_something() ->
     assert registration.next() == (Task.REGISTER, 102.0)
     registration.present()
     assert registration.next() == (Task.BEAT, 105.0)
+    registration.unreachable(Task.BEAT, "refused", now=105.0)
+    assert isinstance(registration.beaten(now=106.0), RegistrationConfirmed)
+
+
+def test_an_absence_that_ends_by_itself_is_confirmed_by_the_next_heartbeat() -> None:
+    registration = confirmed()
+    registration.absent(now=200.0)
+    registration.present()
+    assert isinstance(registration.beaten(now=200.1), RegistrationConfirmed)
 
 
 def test_absence_before_the_first_registration_means_nothing() -> None:
@@ -177,6 +190,30 @@ def test_case_21_when_it_has_ended_nothing_registers_or_beats_any_more() -> None
     registration.lost("unknown check", now=101.0)
     registration.absent(now=101.0)
     assert registration.next() is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"service": " "}, "service: the registration has no service; give one"),
+        ({"id": ""}, "id: the registration has no id; give one"),
+        ({"host": ""}, "host: the registration has no host; give one"),
+        ({"port": 0}, "port: 0 is not a port; give one from 1 to 65535"),
+        ({"port": 65536}, "port: 65536 is not a port; give one from 1 to 65535"),
+        ({"scheme": "ftp"}, "scheme: 'ftp' is not known; give http or https"),
+        ({"weight": 0}, "weight: 0 is no weight; give at least 1"),
+    ],
+)
+def test_case_37_a_registration_no_registry_can_hold_is_refused(wrong: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"service": "a", "id": "a", "host": "h", "port": 1, **wrong}
+    with pytest.raises(ConfigError) as caught:
+        check_registration(Registration(**given))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("good", [{}, {"port": 65535}, {"scheme": "https"}, {"weight": 2}])
+def test_a_registration_that_can_be_held_passes(good: dict[str, Any]) -> None:
+    check_registration(Registration(**{"service": "a", "id": "a", "host": "h", "port": 1, **good}))
 
 
 steps = st.lists(
