@@ -171,6 +171,59 @@ def test_a_default_has_the_origin_default(make):
     assert "db.host   'localhost'  default" in settings.explain()
 
 
+def test_the_table_of_settings_shows_nothing_that_looks_secret(make):
+    """By type, by name, by look; and long values are cut."""
+
+    class Careless(BaseModel):
+        db_password: str = "hunter2"
+        database: str = "postgres://me:hunter3@db/x"
+        labels: dict[str, str] = {}
+        note: str = "x" * 100
+        sort_key: int = 3
+
+    told = make("[labels]\na = 'b'\n'c.d' = 'e'").settings(Careless).explain()
+    assert "hunter" not in told
+    assert '"c.d"' in told.replace("labels.", "")
+    assert "x" * 81 not in told
+    assert "sort_key" in told
+    assert " 3 " in told
+
+
+def test_a_clash_between_sources_and_a_value_in_place_of_a_table_are_told(make):
+    """Whole, beside the other errors."""
+    configuration = make("chassis = 3\n[db]\nhost = 'x'", environment={"INVOICES_DB": "text", "X_A": "1"})
+    configuration.add(MemorySource("kv", "db = 3", remote=True))
+    configuration.settings(Invoices)
+    configuration.settings(Own, table="chassis")
+    with pytest.raises(ConfigErrors) as raised:
+        configuration.start_sync()
+    told = str(raised.value)
+    assert "db: is a value here and a table in" in told
+    assert "db: is a table, and this is a text (from environment INVOICES_DB)" in told
+    assert "chassis: is a value, but must be a table" in told
+
+
+def test_secrets_in_lists_and_tables_are_resolved(make):
+    """Wherever the type has a secret, and nowhere else."""
+
+    class Client(BaseModel):
+        name: str
+        key: Secret
+
+    class Model(BaseModel):
+        keys: list[Secret] = []
+        clients: list[Client] = []
+        named: dict[str, Secret] = {}
+
+    settings = make(
+        "keys = ['note:a', 'plain']\nnamed.x = 'note:b'\n[[clients]]\nname = 'note:a'\nkey = 'note:b'",
+        secrets=Notebook(a="1", b="2"),
+    ).settings(Model)
+    assert settings.keys == [Secret("1"), Secret("plain")]
+    assert settings.named == {"x": Secret("2")}
+    assert (settings.clients[0].name, settings.clients[0].key) == ("note:a", Secret("2"))
+
+
 def test_the_file_chassis_toml_may_be_absent_but_a_named_one_may_not(make, tmp_path):
     """Case 6: a misspelt path is an error that names it."""
     assert make().settings(Invoices).current == make().settings(Invoices).current

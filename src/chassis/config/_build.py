@@ -369,9 +369,11 @@ def _differences(node: Node, old: Any, new: Any, path: Path) -> Iterator[Path]:
         yield path
 
 
-def masked(node: Node, value: Any) -> str:
-    """How a value may be shown."""
+def masked(node: Node, path: Path, value: Any) -> str:
+    """How a value may be shown: not at all if its type, its name or its look says that it is secret."""
     if node.secret or isinstance(value, Secret | SecretStr | SecretBytes):
         return MASK
     text = repr(value)
+    if isinstance(value, str) and _SENSITIVE.search(f"{'.'.join(path)} {text}"):
+        return MASK
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -15,7 +15,7 @@ import pydantic
 from pydantic import AliasChoices, BaseModel, RootModel, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 
-from chassis.config._layers import match
+from chassis.config._layers import fold
 from chassis.core.options import Unit
 from chassis.core.secrets import Secret
 
@@ -101,8 +101,14 @@ class Node:
 
     def matching(self, name: str) -> Field | None:
         """The field that is meant by ``name`` where letter case and ``-`` do not count."""
-        found = match(self.fields, name)
-        return None if found is None else self.fields[found]
+        return self.fields.get(name) or self._folded.get(fold(name))
+
+    @functools.cached_property
+    def _folded(self) -> Mapping[str, Field]:
+        found: dict[str, Field] = {}
+        for name, field in self.fields.items():
+            found.setdefault(fold(name), field)
+        return found
 
 
 @functools.lru_cache(maxsize=1024)

@@ -137,7 +137,7 @@ class Settings(Generic[T]):
         for path, node, value in _walk(describe(self._type), view.value, ()):
             hidden = ", ".join(leaf.origin for leaf in view.merged.hidden.get(path, ()))
             origin = view.merged.origin(path) or "default"
-            rows.append((dotted((*self._table, *path)), masked(node, value), origin, hidden))
+            rows.append((dotted((*self._table, *path)), masked(node, path, value), origin, hidden))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
