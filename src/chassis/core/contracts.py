@@ -117,6 +117,7 @@ class SecretResolver(Protocol):
 
         :raises SecretError: it cannot be had; ``permanent`` says whether asking again may help.
         """
+        ...
 
     async def aclose(self) -> None:
         """Give back what it holds: connections, a token of its own. Runs on the background loop."""
@@ -127,9 +128,11 @@ class Secrets(Protocol):
 
     def refers(self, text: str) -> bool:
         """Whether ``text`` is written as a reference, resolvable or not."""
+        ...
 
     def remote(self, reference: str) -> bool:
         """Whether it names a store on another machine, rather than a file of this one."""
+        ...
 
     async def get(self, reference: str) -> Secret:
         """The secret, from memory if it is being followed. Runs on the background loop.
@@ -137,9 +140,11 @@ class Secrets(Protocol):
         :raises SecretError: it cannot be had and was never had before.
         :raises ConfigError: the reference cannot be understood.
         """
+        ...
 
     def subscribe(self, reference: str, listener: Callable[[], None]) -> Subscription:
         """Follow the secret, and call ``listener`` on the background loop when it has changed."""
+        ...
 
 
 class Sink(Protocol[_RecordT_contra]):
