@@ -27,11 +27,16 @@ START_ONE = "start one"
 @click.option(
     "--acts", default=",".join(ACTS), show_default=True, metavar="NAME,...", help="The acts to play."
 )
+@click.option(
+    "--rate", default=200.0, show_default=True, type=click.FloatRange(20), help="Requests a second."
+)
 @click.option("--quick", is_flag=True, help="Wait less between the steps.")
 @click.option("--keep", is_flag=True, help="Leave it running at the end, and print the addresses.")
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), help="Keep all output there.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-def main(consul: str | None, acts: str, quick: bool, keep: bool, folder: Path | None, debug: bool) -> None:
+def main(
+    consul: str | None, acts: str, rate: float, quick: bool, keep: bool, folder: Path | None, debug: bool
+) -> None:
     """Six services under load: an instance is killed, payments fails, keys rotate, everything is restarted.
 
     Exit status: 0 if every act passed, 1 if one failed, 2 for something that cannot be used.
@@ -42,6 +47,7 @@ def main(consul: str | None, acts: str, quick: bool, keep: bool, folder: Path | 
             registry=registry,
             program=program,
             acts=known_acts(acts),
+            rate=rate,
             quick=quick,
             keep=keep,
         )

@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-RATE = 200
-"""Requests a second that the load sends."""
-
 
 def percentile(values: list[float], share: float) -> float:
     """The smallest of ``values`` that ``share`` of them do not exceed; 0 if there are none."""

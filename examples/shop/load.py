@@ -23,8 +23,9 @@ from typing import Any
 
 import click
 import consul
-import httpx2
 import jwt
+
+from examples.shop.plain import Answer, PlainHTTP, RequestFailed
 
 API_KEY = "demo-key-of-the-web-shop"
 ITEMS = ["tea", "honey", "teapot", "cups"]
@@ -59,11 +60,11 @@ class Gateways:
     def next(self) -> str:
         """Each in turn.
 
-        :raises httpx2.ConnectError: there is none.
+        :raises RequestFailed: there is none.
         """
         addresses = self.addresses
         if not addresses:
-            raise httpx2.ConnectError("the registry has no gateway")
+            raise RequestFailed("refused: the registry has no gateway")
         return addresses[next(self._turns) % len(addresses)]
 
 
@@ -73,7 +74,7 @@ class Load:
     def __init__(self, gateways: Gateways, rate: float) -> None:
         self._gateways = gateways
         self._rate = rate
-        self._client = httpx2.AsyncClient(timeout=10.0, limits=httpx2.Limits(max_connections=1000))
+        self._http = PlainHTTP()
         self._works: set[asyncio.Task[None]] = set()
         self._requests: set[asyncio.Task[None]] = set()
         self._due: dict[object, float] = {}
@@ -120,30 +121,33 @@ class Load:
         self._due[line_id := object()] = due
         try:
             answer = await self._send(kind, self._gateways.next(), item)
-            line["status"] = answer.status_code
-            if answer.is_success:
+            line["status"] = answer.status
+            if answer.status < 300:
                 line |= self._read(kind, answer.json())
             else:
-                line["error"] = f"{answer.status_code} {answer.text[:300]}"
-        except httpx2.HTTPError as error:
-            line["error"] = failed(error)
+                line["error"] = f"{answer.status} {problem(answer)}"
+        except RequestFailed as error:
+            line["error"] = str(error)
         finally:
             del self._due[line_id]
         line["ms"] = round((time.monotonic() - due) * 1000, 2)
         self._tell(line)
 
-    async def _send(self, kind: str, gateway: str, item: str) -> httpx2.Response:
+    async def _send(self, kind: str, gateway: str, item: str) -> Answer:
         bearer = {"Authorization": f"Bearer {self._token}"}
         match kind:
             case "catalog":
-                return await self._client.get(f"{gateway}/catalog/items/{item}")
+                return await self._http.request("GET", gateway, f"/catalog/items/{item}")
             case "home":
-                return await self._client.get(f"{gateway}/home/ann", headers=bearer)
+                return await self._http.request("GET", gateway, "/home/ann", headers=bearer)
             case "order":
-                return await self._client.post(f"{gateway}/orders", headers=bearer, json={"item": item})
+                wanted = json.dumps({"item": item}).encode()
+                return await self._http.request("POST", gateway, "/orders", headers=bearer, body=wanted)
             case _:
                 key = {"X-API-Key": API_KEY}
-                return await self._client.post(f"{gateway}/token", headers=key, json={"user": "ann"})
+                return await self._http.request(
+                    "POST", gateway, "/token", headers=key, body=b'{"user": "ann"}'
+                )
 
     def _read(self, kind: str, answer: dict[str, Any]) -> dict[str, Any]:
         """What an answer says that is worth telling."""
@@ -167,20 +171,20 @@ class Load:
             await asyncio.sleep(TELL_EVERY)
             if self._followed is None:
                 continue
-            line = {"at": time.monotonic(), "kind": "stream", "turn": "ended", "events": 0}
+            line: dict[str, Any] = {"at": time.monotonic(), "kind": "stream", "turn": "ended", "events": 0}
+            path = f"/orders/{self._followed}/events"
+            headers = {"Authorization": f"Bearer {self._token}", "Last-Event-ID": last}
             try:
-                url = f"{self._gateways.next()}/orders/{self._followed}/events"
-                headers = {"Authorization": f"Bearer {self._token}", "Last-Event-ID": last}
-                async with self._client.stream("GET", url, headers=headers) as answer:
-                    self._tell({**line, "turn": "opened", "status": answer.status_code})
-                    async for text in answer.aiter_lines():
-                        if text.startswith("id:"):
-                            last = text.removeprefix("id:").strip()
-                            line["events"] += 1
-                    if not answer.is_success:
-                        line["error"] = str(answer.status_code)
-            except httpx2.HTTPError as error:
-                line["error"] = failed(error)
+                async for part in self._http.stream(self._gateways.next(), path, headers):
+                    if isinstance(part, int):
+                        self._tell({**line, "turn": "opened", "status": part})
+                        if part != 200:
+                            line["error"] = str(part)
+                    elif part.startswith("id:"):
+                        last = part.removeprefix("id:").strip()
+                        line["events"] += 1
+            except RequestFailed as error:
+                line["error"] = str(error)
             self._tell({**line, "at": time.monotonic()})
 
     async def _write(self) -> None:
@@ -211,15 +215,12 @@ def end_if_broken(task: asyncio.Task[None]) -> None:
         os._exit(1)
 
 
-def failed(error: httpx2.HTTPError) -> str:
-    """How a request failed, as the caller sees it."""
-    match error:
-        case httpx2.ConnectError():
-            return "refused"
-        case httpx2.TimeoutException():
-            return "timed out"
-        case _:
-            return f"cut ({type(error).__name__})"
+def problem(answer: Answer) -> str:
+    """What an answer says went wrong (RFC 9457), or its first words."""
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return answer.body[:100].decode(errors="replace")
 
 
 @click.command()

@@ -59,7 +59,7 @@ async def settle() -> None:
         journal.append(order, "paid", total)
 
 
-def known(order: str) -> str:
+async def known(order: str) -> str:
     if not list(journal.after(0, order)):
         raise HTTPException(404, f"there is no order {order}")
     return order

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 
-from examples.shop.figures import RATE, LoadFile, Window
+from examples.shop.figures import LoadFile, Window
 from examples.shop.processes import Processes
 from examples.shop.received import Received
 from examples.shop.shop import Shop
@@ -39,6 +39,7 @@ class Act:
 class Stage:
     """Lets time pass while it shows how things stand, and keeps what the acts found.
 
+    :param rate: requests a second that the load offers.
     :param pace: what the acts' waits are multiplied with.
     """
 
@@ -50,6 +51,7 @@ class Stage:
         load: LoadFile,
         received: Received,
         *,
+        rate: float,
         pace: float,
     ) -> None:
         self.terminal = terminal
@@ -57,6 +59,7 @@ class Stage:
         self.shop = shop
         self.load = load
         self.received = received
+        self.rate = rate
         self.pace = pace
         self.acts: list[Act] = []
         self._breakers = ""
@@ -124,9 +127,9 @@ class Stage:
         end = time.monotonic()
         self.until(lambda: self.load.told_until >= end, 15)
         window = self.load.window(act.began, end)
-        act.busy = window.achieved < ENOUGH * RATE
+        act.busy = window.achieved < ENOUGH * self.rate
         self.terminal.say(
-            f"   offered {RATE}/s, achieved {window.achieved:.0f}/s; {len(window.requests)} requests,"
+            f"   offered {self.rate:.0f}/s, achieved {window.achieved:.0f}/s; {len(window.requests)} requests,"
             f" p50 {window.ms(0.5):.1f} ms, p99 {window.ms(0.99):.1f} ms"
         )
         return window

@@ -13,7 +13,7 @@ from pathlib import Path
 import requests
 
 from examples.shop.acts import ACTS
-from examples.shop.figures import RATE, LoadFile
+from examples.shop.figures import LoadFile
 from examples.shop.processes import Process, Processes, processes, wait_for
 from examples.shop.received import Received
 from examples.shop.shop import CATALOG_SETTINGS, INSTANCES, Registry, Shop
@@ -39,6 +39,7 @@ class Options:
     :param program: the Consul program to start; "" for ``chassis dev``.
     :param acts: names of the acts to play.
     :param without: environment that switches features off, by service.
+    :param rate: requests a second.
     :param quick: waits are cut to two fifths.
     :param keep: leave it running after the last act.
     """
@@ -47,6 +48,7 @@ class Options:
     program: str = ""
     acts: tuple[str, ...] = tuple(ACTS)
     without: dict[str, dict[str, str]] = field(default_factory=dict)
+    rate: float = 200.0
     quick: bool = False
     keep: bool = False
 
@@ -68,7 +70,7 @@ def play(options: Options, folder: Path) -> bool:
             wait_for(collector.is_ready, READY_WITHIN)
             shop = Shop(running, registry, collector.address, folder, options.without)
             load = running.start(
-                "load-1", "examples.shop.load", "--registry", registry.address, "--rate", str(RATE)
+                "load-1", "examples.shop.load", "--registry", registry.address, "--rate", str(options.rate)
             )
             stage = Stage(
                 terminal,
@@ -76,6 +78,7 @@ def play(options: Options, folder: Path) -> bool:
                 shop,
                 LoadFile(load.out),
                 Received(folder / "received.jsonl"),
+                rate=options.rate,
                 pace=QUICK if options.quick else 1.0,
             )
             open_shop(stage, load)
