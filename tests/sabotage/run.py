@@ -19,11 +19,13 @@ The edits are made in copies of the tree, one per worker; the tree itself is nev
 from __future__ import annotations
 
 import argparse
+import importlib
 import itertools
 import json
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,6 +35,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +43,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "site", "build", "dist", "mutants")
 TEST_FAILED = 1  # pytest's exit status; 2, 4 and 5 say that nothing was tested
 HANG = 30  # seconds a test may take once the code is broken
-FOREIGN_PACKAGE = 70
+LIMIT = 120  # and the run around it
+NOT_THE_COPY, NO_ANSWER = 70, 71
+OUTCOMES, PRINTED = ".outcomes.json", ".printed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +98,7 @@ def read_entries() -> list[Sabotage]:
     return entries
 
 
-# ── the child process: pytest over a copy, reporting what became of each test ────────────────────
+# ── the server: one process for each tree, which forks for each run of pytest ────────────────────
 
 
 class Recorder:
@@ -107,7 +112,7 @@ class Recorder:
             self.outcomes[report.nodeid] = report.outcome
 
 
-def child(outcomes: Path, arguments: list[str]) -> int:
+def run_pytest(arguments: list[str]) -> int:
     """Run pytest on the tree of the working directory and write what became of each test."""
     import pytest
 
@@ -115,41 +120,92 @@ def child(outcomes: Path, arguments: list[str]) -> int:
 
     if not Path(chassis.__file__ or "").is_relative_to(Path.cwd()):
         print(f"would test {chassis.__file__}, not the copy in {Path.cwd()}")
-        return FOREIGN_PACKAGE
+        return NOT_THE_COPY
     recorder = Recorder()
-    status = pytest.main([*arguments, "-q", "-p", "no:cacheprovider"], plugins=[recorder])
-    outcomes.write_text(json.dumps(recorder.outcomes))
+    imported_before = "-Wignore::pytest.PytestAssertRewriteWarning"
+    status = pytest.main([*arguments, "-q", "-p", "no:cacheprovider", imported_before], plugins=[recorder])
+    Path(OUTCOMES).write_text(json.dumps({"status": status, "outcomes": recorder.outcomes}))
     return status
 
 
-def run_tests(tree: Path, arguments: list[str]) -> tuple[int, dict[str, str], str]:
-    """Pytest's exit status over ``tree``, the outcome of each test, and what it printed."""
-    outcomes = tree / ".outcomes.json"
-    outcomes.unlink(missing_ok=True)
-    script = tree / Path(__file__).relative_to(ROOT)
-    done = subprocess.run(
-        [sys.executable, str(script), "--child", str(outcomes), *arguments],
-        cwd=tree,
-        env={**os.environ, "PYTHONPATH": str(tree / "src")},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    ended = json.loads(outcomes.read_text()) if outcomes.exists() else {}
-    return done.returncode, ended, done.stdout + done.stderr
+def serve() -> None:
+    """Run pytest for each line of arguments on standard input, and answer a line when it has ended.
+
+    Everything but our own code and tests is imported once, here: that is most of a run's time.
+    """
+    plugins = [entry.module for entry in entry_points(group="pytest11")]
+    for name in ["pytest", "httpx2", "pydantic", "hypothesis", *plugins]:
+        if not name.startswith("chassis"):
+            importlib.import_module(name)
+    for line in sys.stdin:
+        order = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            os.setpgid(0, 0)
+            os.dup2(os.open(PRINTED, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+            os.dup2(1, 2)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            sys.exit(run_pytest(order["arguments"]))
+        print(wait_for(pid, order["limit"]), flush=True)
+
+
+def wait_for(pid: int, limit: float) -> int:
+    """The exit status of a child, which is killed with all it started after ``limit`` seconds."""
+    end = time.monotonic() + limit
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            os.killpg(pid, signal.SIGKILL)
+            end += limit
+        time.sleep(0.01)
+
+
+class Tree:
+    """A copy of the tree, and the server that runs tests in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        shutil.copytree(ROOT, path, ignore=LEFT_OUT, symlinks=True)
+        self._server = subprocess.Popen(
+            [sys.executable, str(path / Path(__file__).relative_to(ROOT)), "--serve"],
+            cwd=path,
+            env={**os.environ, "PYTHONPATH": str(path / "src")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, arguments: list[str], limit: float) -> tuple[int, dict[str, str], str]:
+        """Pytest's exit status, the outcome of each test, and what was printed."""
+        outcomes, printed = self.path / OUTCOMES, self.path / PRINTED
+        outcomes.unlink(missing_ok=True)
+        assert self._server.stdin
+        assert self._server.stdout
+        print(json.dumps({"arguments": arguments, "limit": limit}), file=self._server.stdin, flush=True)
+        status = int(self._server.stdout.readline() or NO_ANSWER)
+        text = printed.read_text(errors="replace") if printed.exists() else ""
+        if not outcomes.exists():
+            return status, {}, text
+        # Pytest's own status: what the broken code does when the interpreter ends is another matter.
+        ended = json.loads(outcomes.read_text())
+        return ended["status"], ended["outcomes"], text
+
+    def close(self) -> None:
+        self._server.communicate()
 
 
 # ── the parent ───────────────────────────────────────────────────────────────────────────────────
 
 
-def before(tree: Path, entries: list[Sabotage]) -> dict[str, str]:
+def before(tree: Tree, entries: list[Sabotage]) -> dict[str, str]:
     """What became of each entry's test on the unbroken code: passed, failed, skipped or missing."""
     tests = sorted({entry.test for entry in entries})
-    _, outcomes, _ = run_tests(tree, tests)
+    _, outcomes, _ = tree.run(tests, LIMIT + 10 * len(tests))
     if not outcomes:  # one node id that does not exist keeps pytest from running any of them
         for test in tests:
-            outcomes |= run_tests(tree, [test])[1]
+            outcomes |= tree.run([test], LIMIT)[1]
     state = {}
     for test in tests:
         found = {
@@ -161,10 +217,10 @@ def before(tree: Path, entries: list[Sabotage]) -> dict[str, str]:
     return state
 
 
-def verdict(entry: Sabotage, tree: Path, stamp: int) -> str | None:
+def verdict(entry: Sabotage, tree: Tree, stamp: int) -> str | None:
     """None when the test noticed, else what went wrong."""
-    with entry.applied(tree, stamp):
-        status, outcomes, printed = run_tests(tree, [entry.test, "-x", f"--timeout={HANG}"])
+    with entry.applied(tree.path, stamp):
+        status, outcomes, printed = tree.run([entry.test, "-x", f"--timeout={HANG}"], LIMIT)
     if status == TEST_FAILED and "failed" in outcomes.values():
         return None
     told = "the test passes all the same" if status == 0 else f"the test could not run (exit status {status})"
@@ -179,11 +235,9 @@ def run_all(entries: list[Sabotage], workers: int) -> int:
         print(f"{word:4} {entry.title}{remark}", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="sabotage-") as folder, ThreadPoolExecutor(workers) as pool:
-        trees: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        trees: queue.SimpleQueue[Tree] = queue.SimpleQueue()
         for number in range(workers):
-            tree = Path(folder).resolve() / str(number)
-            shutil.copytree(ROOT, tree, ignore=LEFT_OUT, symlinks=True)
-            trees.put(tree)
+            trees.put(Tree(Path(folder).resolve() / str(number)))
 
         sound = []
         for entry in entries:
@@ -211,6 +265,8 @@ def run_all(entries: list[Sabotage], workers: int) -> int:
 
         for _ in pool.map(attempt, sound):
             pass
+        for _ in range(workers):
+            trees.get().close()
     print(
         f"sabotage: {counts['ok']} passed, {counts['FAIL']} failed, {counts['skip']} skipped"
         f" in {time.monotonic() - began:.0f} s"
@@ -233,6 +289,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        sys.exit(child(Path(sys.argv[2]), sys.argv[3:]))
-    sys.exit(main())
+    if sys.argv[1:] == ["--serve"]:
+        serve()
+    else:
+        sys.exit(main())
