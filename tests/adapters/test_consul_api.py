@@ -134,6 +134,16 @@ async def test_a_token_file_that_cannot_be_read_is_named(connect: Connect) -> No
         await connect("http://a", token_file="/nowhere/token").leader()
 
 
+async def test_a_token_file_with_more_than_a_token_is_named_and_not_repeated(
+    connect: Connect, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("s3cret\nand more\n")
+    with pytest.raises(ConsulForbidden, match="holds more than one line") as caught:
+        await connect("http://a", token_file=str(file)).leader()
+    assert "s3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("status", "error"),
     [

@@ -187,9 +187,13 @@ def test_case_21_when_it_has_ended_nothing_registers_or_beats_any_more() -> None
     registration.end()
     assert registration.next() is None
     assert not registration.confirmed
-    registration.lost("unknown check", now=101.0)
-    registration.absent(now=101.0)
+    # What was under way when it ended comes back, and is no news any more.
+    assert registration.beaten(now=101.0) is None
+    assert registration.lost("unknown check", now=101.0) is None
+    assert registration.unreachable(Task.BEAT, "refused", now=101.0) is None
+    assert registration.absent(now=101.0) is None
     assert registration.next() is None
+    assert not registration.confirmed
 
 
 @pytest.mark.parametrize(

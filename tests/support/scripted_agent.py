@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TypeAlias
+from typing import Self, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
 
 
@@ -36,13 +37,20 @@ Script: TypeAlias = Callable[[Asked], Answer]
 class ScriptedAgent:
     """A server on a free port of 127.0.0.1. ``script`` may block, and may be replaced at any time.
 
+    :param tls: makes it an https server.
     :ivar asked: every request so far.
     """
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
         self.asked: list[Asked] = []
+        self._scheme = "http" if tls is None else "https"
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        if tls is not None:
+            # The handshake is made by the first read, in the thread of its connection.
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._server.daemon_threads = True
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
@@ -50,9 +58,9 @@ class ScriptedAgent:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
 
-    def __enter__(self) -> ScriptedAgent:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -68,7 +68,8 @@ class RegistrationMachine:
 
     A registration can be lost although its heartbeats are answered: the agent knows it, while
     the catalog that others read does not (its servers came back blank). Whoever sees the
-    catalog therefore reports :meth:`absent` and :meth:`present`.
+    catalog therefore reports :meth:`absent` and :meth:`present`. Where renewing does not help (the
+    token may not read the catalog, say) it is tried ever more rarely.
 
     :param subject: the registration's id, for events.
     :param ttl: seconds after which the registry calls a registration without heartbeat critical.
@@ -114,7 +115,9 @@ class RegistrationMachine:
     def beaten(self, *, now: float) -> Event | None:
         """The registry took a heartbeat."""
         self._beat_at = now + self._interval * (0.9 + 0.2 * self._random())
-        if self.confirmed or (self._because_absent and self._trouble is RegistrationLost):
+        if self._ended or self.confirmed:
+            return None
+        if self._because_absent and self._trouble is RegistrationLost:
             # A heartbeat that is answered says nothing about the catalog.
             return None
         self.confirmed = True
@@ -148,11 +151,7 @@ class RegistrationMachine:
         if now < soonest:
             return None
         return self._in_trouble(
-            RegistrationLost(
-                subject=self._subject,
-                at=now,
-                error="the catalog does not show it",
-            )
+            RegistrationLost(subject=self._subject, at=now, error="the catalog does not show it")
         )
 
     def present(self) -> None:
@@ -176,7 +175,7 @@ class RegistrationMachine:
     def _in_trouble(self, event: Event) -> Event | None:
         """The event, if it is news."""
         self.confirmed = False
-        if self._trouble is type(event):
+        if self._ended or self._trouble is type(event):
             return None
         self._trouble = type(event)
         return event

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -49,10 +50,13 @@ class ConsulAPI:
     ``wait`` + ``wait``/16 + ``options.timeout`` seconds, never sooner than Consul itself would.
 
     :param options: None takes them from Consul's environment variables.
+    :raises ConfigError: a certificate or key cannot be used.
     """
 
     def __init__(self, options: ConsulOptions | None = None) -> None:
         self.options = ConsulOptions.from_environment() if options is None else options
+        # Made here, so that a file that cannot be used is told of now and not by every watch.
+        self._context = _context(self.options)
         self._token: str | None = None
         self._lock = threading.Lock()
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient] = (
@@ -306,7 +310,8 @@ class ConsulAPI:
                 f"{_MAX_CONNECTIONS} queries to Consul at {options.url} are under way, so {request.what} "
                 f"had to wait too long; watch fewer services and keys in this process"
             ) from error
-        except httpx2.RequestError as error:
+        except (httpx2.RequestError, OSError) as error:
+            # A certificate refused in TLS 1.3 is told with the first read, as a bare ssl.SSLError.
             raise ConsulUnreachable(
                 f"Consul at {options.url} did not answer {request.what}: "
                 f"{type(error).__name__}{f': {error}' if str(error) else ''}"
@@ -322,14 +327,7 @@ class ConsulAPI:
                     options.url,
                     timeout=options.timeout,
                     connect_timeout=options.connect_timeout,
-                    verify=ssl_context(
-                        ca=options.ca or None,
-                        certificate=options.certificate or None,
-                        key=options.key or None,
-                        verify=options.verify,
-                    )
-                    if options.url.startswith("https:")
-                    else True,
+                    verify=options.verify if self._context is None else self._context,
                     max_connections=_MAX_CONNECTIONS,
                 )
             return client
@@ -343,12 +341,30 @@ class ConsulAPI:
         if not self.options.token_file:
             return self.options.token
         try:
-            return Path(self.options.token_file).read_text(encoding="ascii").strip()
+            token = Path(self.options.token_file).read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ConsulForbidden(
                 f"the Consul token file {self.options.token_file!r} cannot be read: {error}; "
                 "put the ACL token there"
             ) from error
+        if not token.isprintable():
+            # An HTTP library would name the whole value in its error.
+            raise ConsulForbidden(
+                f"the Consul token file {self.options.token_file!r} holds more than one line; "
+                "put the ACL token there and nothing else"
+            )
+        return token
+
+
+def _context(options: ConsulOptions) -> ssl.SSLContext | None:
+    if not options.url.startswith("https:") or not (options.ca or options.certificate):
+        return None
+    return ssl_context(
+        ca=options.ca or None,
+        certificate=options.certificate or None,
+        key=options.key or None,
+        verify=options.verify,
+    )
 
 
 def _pairs(
