@@ -142,6 +142,27 @@ async def test_deregistration_is_seen_at_once_and_may_be_repeated(registry: Regi
     assert [each.id for each in heard.snapshots[-1].instances] == ["kept:2"]
 
 
+async def test_an_abandoned_registration_stays_and_its_readiness_is_asked_no_more(registry: Registry) -> None:
+    asked = []
+
+    def readiness() -> tuple[Status, str]:
+        asked.append(1)
+        return Status.PASSING, ""
+
+    handle = await registry.register(1, readiness=readiness)
+    await eventually(lambda: handle.confirmed, what="confirmation")
+    heard = registry.subscribe()
+    await heard.ids("kept:1")
+    await handle.abandon()
+    await handle.abandon()
+    await handle.deregister()
+    assert not handle.confirmed
+    count = len(asked)
+    await asyncio.sleep(0.4)
+    assert len(asked) == count
+    assert [each.id for each in heard.snapshots[-1].instances] == ["kept:1"]
+
+
 async def test_a_closed_subscription_hears_nothing_more(registry: Registry) -> None:
     heard = registry.subscribe()
     await heard.until(lambda each: True, "the first snapshot")

@@ -129,7 +129,9 @@ async def test_it_registers_with_everything_consul_can_know_and_beats_at_once(re
     )
     with ScriptedAgent(Scripted()) as server:
         handle = await register(server.url, what, ttl=9.0)
-        await eventually(lambda: handle.confirmed, what="confirmation")
+        # The event follows the confirmation, in the background thread.
+        await eventually(lambda: register.of(RegistrationConfirmed), what="confirmation")
+        assert handle.confirmed
     (sent,) = registers(server)
     assert sent == {
         "ID": "catalog:127.0.0.1:8080",

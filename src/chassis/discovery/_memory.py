@@ -154,12 +154,16 @@ class MemoryRegistration:
         """Take it out of the registry. Never raises; a second time does nothing."""
         if self._ended.is_set():
             return
+        await self.abandon()
+        self._registry.remove(self._registration.service, self._registration.id)
+        events.emit(Deregistered(subject=self._registration.id))
+
+    async def abandon(self) -> None:
+        """Look no more, and leave what the registry holds."""
         self._ended.set()
         self.confirmed = False
         if self.job is not None:
             self.job.cancel()
-        self._registry.remove(self._registration.service, self._registration.id)
-        events.emit(Deregistered(subject=self._registration.id))
 
     def look(self) -> None:
         """Ask for the readiness, and hold what it tells."""

@@ -16,6 +16,7 @@ from chassis.adapters.consul._errors import (
     ConsulUnavailable,
     ConsulUnreachable,
 )
+from chassis.adapters.consul._kv import ConsulKV
 from chassis.adapters.consul._options import ConsulOptions
 from chassis.adapters.consul._protocol import ConsulAnswer, ConsulRequest, KVEntry
 from chassis.adapters.consul._python_consul import from_python_consul
@@ -38,6 +39,7 @@ __all__ = [
     "ConsulDiscoveryOptions",
     "ConsulError",
     "ConsulForbidden",
+    "ConsulKV",
     "ConsulNotFound",
     "ConsulOptions",
     "ConsulRegistrar",

@@ -126,21 +126,37 @@ class ConsulRegistration:
 
         Never raises; takes at most 3 s. A second time does nothing.
         """
-        if self._ended:
-            return
-        self._ended = True
-        await _in_background(self._deregister, name=f"deregister:{self._registration.id}")
+        if not self._ended:
+            self._ended = True
+            await _in_background(self._deregister, name=f"deregister:{self._registration.id}")
 
-    async def _deregister(self) -> None:
-        error = ""
+    async def abandon(self) -> None:
+        """Stop the heartbeat and leave the registration to the other workers of this address.
+
+        Never raises; takes at most 1 s. A second time does nothing.
+        """
+        if not self._ended:
+            self._ended = True
+            await _in_background(self._abandon, name=f"abandon:{self._registration.id}")
+
+    async def _end_beats(self) -> None:
         self._machine.end()
         self._changed.set()
         self._watching.cancel()
+        # A registration on its way is not cut off: it could arrive after a deregistration and
+        # leave a ghost.
+        await asyncio.wait({self._keeping}, timeout=_DEREGISTER_CAP / 3)
+
+    async def _abandon(self) -> None:
+        await self._end_beats()
+        self._keeping.cancel()
+        await self._agent.aclose()
+
+    async def _deregister(self) -> None:
+        error = ""
         try:
             async with asyncio.timeout(_DEREGISTER_CAP):
-                # A registration on its way is not cut off: it could arrive after the deregistration
-                # and leave a ghost.
-                await asyncio.wait({self._keeping}, timeout=_DEREGISTER_CAP / 3)
+                await self._end_beats()
                 await self._agent.deregister_service(self._registration.id)
         except TimeoutError:
             error = f"Consul did not answer within {_DEREGISTER_CAP:g} s"
