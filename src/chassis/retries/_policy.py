@@ -11,11 +11,11 @@ from chassis.core.events import EventBus, events
 from chassis.core.outcomes import Classifier, Outcome, classify_error
 from chassis.core.policies import Operation, Policy, Stream, is_async_callable
 from chassis.core.registry import policies
-from chassis.retry._attempts import Attempts, failure_text
-from chassis.retry._backoff import Backoff
-from chassis.retry._budget import RetryBudget
-from chassis.retry._events import RetryGaveUp, RetryScheduled
-from chassis.retry._options import RetryOptions
+from chassis.retries._attempts import Attempts, failure_text
+from chassis.retries._backoff import Backoff
+from chassis.retries._budget import RetryBudget
+from chassis.retries._events import RetryGaveUp, RetryScheduled
+from chassis.retries._options import RetryOptions
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState

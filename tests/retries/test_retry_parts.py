@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.core.errors import ConfigError
-from chassis.retry import Backoff, BudgetOptions, RetryBudget, RetryOptions, retry_after_seconds
+from chassis.retries import Backoff, BudgetOptions, RetryBudget, RetryOptions, retry_after_seconds
 
 NOW = 1_700_000_000.0
 DATE = datetime.fromtimestamp(NOW, UTC)

@@ -5,12 +5,12 @@
 :func:`retry_after_seconds` for what a server asks.
 """
 
-from chassis.retry._backoff import Backoff
-from chassis.retry._budget import RetryBudget
-from chassis.retry._events import RetryGaveUp, RetryScheduled
-from chassis.retry._options import BudgetOptions, RetryOptions
-from chassis.retry._policy import Retry, retry
-from chassis.retry._retry_after import retry_after_seconds
+from chassis.retries._backoff import Backoff
+from chassis.retries._budget import RetryBudget
+from chassis.retries._events import RetryGaveUp, RetryScheduled
+from chassis.retries._options import BudgetOptions, RetryOptions
+from chassis.retries._policy import Retry, retry
+from chassis.retries._retry_after import retry_after_seconds
 
 __all__ = [
     "Backoff",

@@ -14,7 +14,7 @@ import pytest
 from chassis.core.errors import CircuitOpen, ConfigError, Rejected
 from chassis.core.events import Event, EventBus
 from chassis.core.policies import Pipeline
-from chassis.fallback import Fallback, FallbackUsed, fallback
+from chassis.fallbacks import Fallback, FallbackUsed, fallback
 
 
 def fail(error: BaseException) -> Any:

@@ -4,7 +4,7 @@ import threading
 
 from chassis.core.forks import tell_after_fork
 from chassis.core.windows import SlidingCounts
-from chassis.retry._options import BudgetOptions
+from chassis.retries._options import BudgetOptions
 
 
 class RetryBudget:

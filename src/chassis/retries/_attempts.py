@@ -12,7 +12,7 @@ from chassis.core.errors import Rejected
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-    from chassis.retry._policy import Retry
+    from chassis.retries._policy import Retry
 
 NO_ATTEMPTS_LEFT = "no attempts left"
 _NOTE = "attempts of this call"

@@ -20,7 +20,7 @@ from chassis.core.errors import CircuitOpen, ConfigError, Rejected
 from chassis.core.events import Event, EventBus
 from chassis.core.outcomes import Outcome
 from chassis.core.registry import policies
-from chassis.retry import BudgetOptions, Retry, RetryBudget, RetryGaveUp, RetryOptions, RetryScheduled, retry
+from chassis.retries import BudgetOptions, Retry, RetryBudget, RetryGaveUp, RetryOptions, RetryScheduled, retry
 
 
 class Naps:
@@ -419,7 +419,7 @@ def test_tenacity_is_loaded_only_where_it_is_used() -> None:
     """Neither importing retry nor a call that fails loads it, or an event loop."""
     code = """
 import sys
-from chassis.retry import retry
+from chassis.retries import retry
 @retry(wait_base=0)
 def call(): raise OSError
 try: call()
