@@ -26,6 +26,10 @@ class Job:
         """Ask it to stop; returns at once. Safe from any thread, and when it has ended."""
         self._future.cancel()
 
+    async def wait(self) -> Any:
+        """Await its end in the caller's loop, and return its result."""
+        return await asyncio.wrap_future(self._future)
+
     def result(self, timeout: float | None = None) -> Any:
         """Block until it ends and return its result. Not for use in the background thread itself.
 
@@ -60,8 +64,8 @@ class Background:
 
     async def run(self, function: Callable[[], Coroutine[Any, Any, T]], *, name: str) -> T:
         """Run ``function()`` in the background and await its result in the caller's loop."""
-        job = self.start(function, name=name)
-        return await asyncio.wrap_future(job._future)
+        result: T = await self.start(function, name=name).wait()
+        return result
 
     def here(self) -> bool:
         """Whether the caller is the background thread."""

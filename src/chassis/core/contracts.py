@@ -29,9 +29,11 @@ class Discovery(Protocol):
         May be called from any thread, and the listener may be called from any thread; it must
         not block. Snapshots of one subscription arrive in order.
         """
+        ...
 
     def describe(self) -> Mapping[str, Any]:
         """Per watched service: source, age in seconds, instances, the reason when empty."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,7 @@ class Registered(Protocol):
     @property
     def confirmed(self) -> bool:
         """Whether the registry has taken the registration and the last heartbeat went through."""
+        ...
 
     async def deregister(self) -> None:
         """Stop the heartbeat, then remove the registration. Never raises; takes at most 3 s."""
@@ -81,6 +84,7 @@ class Registrar(Protocol):
 
         :raises ConfigError: the registration itself cannot be accepted (bad name, port or meta).
         """
+        ...
 
 
 class Balancer(Protocol):
@@ -88,6 +92,7 @@ class Balancer(Protocol):
 
     def choose(self, candidates: Sequence[_EndpointT]) -> _EndpointT:
         """One of ``candidates``, which is never empty and ordered by instance id."""
+        ...
 
 
 class Upstreams(Protocol):
@@ -100,6 +105,7 @@ class Upstreams(Protocol):
         :raises Rejected: no instance could be asked.
         :raises DeadlineExceeded: the deadline of the whole call passed.
         """
+        ...
 
 
 class SecretResolver(Protocol):
@@ -156,18 +162,21 @@ class Sink(Protocol[_RecordT_contra]):
         May be called from any thread, from a signal handler and from a finaliser; it never blocks
         and never raises.
         """
+        ...
 
     def flush(self, timeout: float) -> bool:
         """Wait, for at most ``timeout`` seconds, until what was accepted so far is settled.
 
         :returns: whether all of it was delivered.
         """
+        ...
 
     def close(self, timeout: float) -> bool:
         """Flush, then refuse everything; what is left is counted as dropped. Twice does nothing.
 
         :returns: whether everything accepted was delivered.
         """
+        ...
 
 
 __all__ = [

@@ -43,6 +43,11 @@ def current_deadline() -> Deadline | None:
     return _current.get()
 
 
+def hold_deadline(deadline: Deadline) -> None:
+    """Make ``deadline`` hold for the rest of this context, for contexts made for one request."""
+    _current.set(deadline)
+
+
 @contextmanager
 def deadline_scope(deadline: Deadline | None) -> Iterator[Deadline | None]:
     """Make ``deadline`` hold inside the block, unless an earlier one holds already.

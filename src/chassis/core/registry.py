@@ -24,9 +24,11 @@ class NamedPolicy(Protocol):
     @property
     def defaults(self) -> Any:
         """The options given in code: what every override starts from."""
+        ...
 
     def describe(self) -> Mapping[str, Any]:
         """State and options, as plain values."""
+        ...
 
     def reconfigure(self, options: Any) -> None:
         """Take ``options`` (of the type of :attr:`defaults`) from now on."""

@@ -45,12 +45,15 @@ class Exporter(Protocol[RecordT_contra]):
     @property
     def receiver(self) -> str:
         """Its address, to be shown."""
+        ...
 
     def prepare(self, batch: Sequence[RecordT_contra]) -> Payload:
         """Encode a batch, once, however often it will be sent."""
+        ...
 
     def send(self, payload: Payload, limit: float) -> Delivered | TryAgain | Refused:
         """Send it once, within ``limit`` seconds."""
+        ...
 
     def forget(self) -> None:
         """Leave the connections to the parent process, whose they are."""

@@ -203,12 +203,12 @@ class Shipper(Generic[RecordT]):
         with self._lock:
             if self._thread is not None:
                 return
-            thread = threading.Thread(target=self._run, name=f"chassis-ship-{self.name}", daemon=True)
+            # Known before it runs: a signal handler that logs meanwhile must not start a second one.
+            self._thread = threading.Thread(target=self._run, name=f"chassis-ship-{self.name}", daemon=True)
             try:
-                thread.start()
+                self._thread.start()
             except RuntimeError:
-                return  # the interpreter is shutting down; what waits is counted by `close`
-            self._thread = thread
+                self._thread = None  # the interpreter is shutting down; `close` counts what waits
 
     def _ring(self) -> None:
         with suppress(RuntimeError):  # it rings already
@@ -249,9 +249,9 @@ class Shipper(Generic[RecordT]):
                     return
                 answer = self._exporter.send(payload, limit)
                 if isinstance(answer, Delivered):
+                    self._recovered()
                     rejected = min(answer.rejected, left)
                     self._settle(delivered=left - rejected, dropped=rejected, reason="rejected")
-                    self._recovered()
                     return
                 self._failed(answer.reason)
                 if isinstance(answer, Refused):

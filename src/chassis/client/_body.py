@@ -1,0 +1,127 @@
+"""The answer's body as the caller reads it: the call ends when it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from chassis.client._ending import Ending
+from chassis.core import Deadline, DeadlineExceeded, Outcome
+from chassis.core.outcomes import classify_error
+
+
+class _Body:
+    """State shared by both colours.
+
+    :param stream: the transport's body.
+    :param ending: closed with ``outcome`` when the body ends well or the caller closes it early
+        (it wanted no more, which says nothing against the instance), with a failure when it breaks.
+    :param deadline: the caller's own deadline, which bounds the body too. A default deadline never
+        cuts a body whose headers have arrived.
+    :param timeouts: the transport's own timeout table, read anew for every chunk.
+    """
+
+    def __init__(
+        self,
+        stream: Any,
+        *,
+        ending: Ending,
+        outcome: Outcome,
+        deadline: Deadline | None,
+        timeouts: dict[str, float | None],
+    ) -> None:
+        self._stream = stream
+        self._ending = ending
+        self._outcome = outcome
+        self._deadline = deadline
+        self._timeouts = timeouts
+
+    def _broke(self, error: BaseException) -> None:
+        self._ending.close(classify_error(None, error), error)
+
+    def _closed(self) -> None:
+        self._ending.close(self._outcome)
+
+
+class AsyncBodyMixin(_Body):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            if self._deadline is None:
+                async for chunk in self._stream:
+                    yield chunk
+                return
+            chunks = self._stream.__aiter__()
+            while True:
+                try:
+                    async with asyncio.timeout(self._deadline.remaining()):
+                        chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError as error:
+                    raise DeadlineExceeded("the caller's deadline passed while the body was read") from error
+                yield chunk
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._broke(error)
+            raise
+
+    async def aclose(self) -> None:
+        try:
+            await self._stream.aclose()
+        except BaseException as error:
+            self._broke(error)
+            raise
+        self._closed()
+
+
+class SyncBodyMixin(_Body):
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            chunks = iter(self._stream)
+            while True:
+                if self._deadline is not None:
+                    self._deadline.check()
+                    # A thread cannot be interrupted: the socket's own timeout keeps the deadline.
+                    idle = self._timeouts["read"]
+                    remaining = self._deadline.remaining()
+                    self._timeouts["read"] = remaining if idle is None else min(idle, remaining)
+                try:
+                    chunk = next(chunks)
+                except StopIteration:
+                    return
+                yield chunk
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._broke(error)
+            raise
+
+    def close(self) -> None:
+        try:
+            self._stream.close()
+        except BaseException as error:
+            self._broke(error)
+            raise
+        self._closed()
+
+
+class SlotBodyMixin:
+    """A transport's body that gives a connection's slot back when it is closed."""
+
+    def __init__(self, stream: Any, slots: asyncio.Semaphore) -> None:
+        self._stream = stream
+        self._slots: asyncio.Semaphore | None = slots
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            yield chunk
+
+    async def aclose(self) -> None:
+        try:
+            await self._stream.aclose()
+        finally:
+            slots, self._slots = self._slots, None
+            if slots is not None:
+                slots.release()

@@ -1,0 +1,102 @@
+"""Connections to one instance over the stock transport of the HTTP module.
+
+One pool per instance: stock pools scan all their connections on every request, so many small ones
+cost a fraction of one large one, and a departed instance's connections can be closed at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from typing import Any
+
+from chassis.client._module import HTTPModule
+from chassis.core import Instance
+
+# Shorter than the 5 s after which uvicorn and gunicorn close an idle connection: a connection must
+# not be taken for a new request in the moment its server gives it up.
+_KEEPALIVE = 4.0
+
+
+class InstancePool:
+    """The pools to one instance: one for each event loop, one for threads.
+
+    An async connection belongs to the loop that opened it, and no connection survives a fork.
+    """
+
+    def __init__(self, instance: Instance, http: HTTPModule, *, max_connections: int) -> None:
+        self.instance = instance
+        self.http = http
+        self._max_connections = max_connections
+        self._lock = threading.Lock()
+        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+        self._slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._sync: Any = None
+        self._pid = os.getpid()
+
+    def async_transport(self) -> Any:
+        """The pool of the running loop."""
+        loop = asyncio.get_running_loop()
+        transport = self._by_loop.get(loop)
+        if transport is None:
+            transport = self._by_loop[loop] = self.http.module.AsyncHTTPTransport(**self._settings())
+        return transport
+
+    def slots(self) -> asyncio.Semaphore:
+        """As many as connections, for the running loop: who holds one need not wait in the pool."""
+        loop = asyncio.get_running_loop()
+        slots = self._slots.get(loop)
+        if slots is None:
+            slots = self._slots[loop] = asyncio.Semaphore(self._max_connections)
+        return slots
+
+    def sync_transport(self) -> Any:
+        """The pool shared by all threads of this process."""
+        if self._sync is None or self._pid != os.getpid():
+            with self._lock:
+                if self._sync is None or self._pid != os.getpid():
+                    self._sync = self.http.module.HTTPTransport(**self._settings())
+                    self._pid = os.getpid()
+        return self._sync
+
+    def _settings(self) -> dict[str, Any]:
+        from chassis.wire import ssl_context
+
+        return {
+            # A plain instance needs no trust store, whose loading costs tens of milliseconds.
+            "verify": ssl_context() if self.instance.scheme == "https" else False,
+            "trust_env": False,
+            "limits": self.http.module.Limits(
+                max_connections=self._max_connections,
+                max_keepalive_connections=self._max_connections,
+                keepalive_expiry=_KEEPALIVE,
+            ),
+        }
+
+    def close(self) -> None:
+        """Close all connections, each in its own loop. Safe from any thread."""
+        transports = list(self._by_loop.items())
+        self._by_loop.clear()
+        for loop, transport in transports:
+            if not loop.is_closed():
+                try:
+                    loop.call_soon_threadsafe(_close_in_loop, transport)
+                except RuntimeError:
+                    # The loop closed in between, and its sockets with it.
+                    continue
+        sync, self._sync = self._sync, None
+        if sync is not None and self._pid == os.getpid():
+            sync.close()
+
+
+_closing: set[asyncio.Task[None]] = set()
+
+
+def _close_in_loop(transport: Any) -> None:
+    task = asyncio.get_running_loop().create_task(transport.aclose())
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
