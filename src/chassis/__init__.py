@@ -1,1 +1,116 @@
-"""A microservice chassis: discovery, balancing, failover, breakers, configuration, telemetry, gateway."""
+"""A microservice chassis for Python.
+
+Services find each other, balance, fail over, break circuits, read configuration and credentials, are
+traced, logged and measured, and stand behind a gateway; each of it works alone. Names are imported
+when they are first used: importing this package imports nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chassis.breaker import BreakerOptions, CircuitBreaker
+    from chassis.client import ClientOptions
+    from chassis.core import (
+        BulkheadFull,
+        ChassisError,
+        CircuitOpen,
+        ConfigError,
+        Deadline,
+        DeadlineExceeded,
+        DiscoveryError,
+        Event,
+        NoInstance,
+        Pipeline,
+        Rejected,
+        current_deadline,
+        events,
+        policies,
+    )
+    from chassis.core.secrets import Secret
+    from chassis.fallbacks import fallback
+    from chassis.gateway import Gateway
+    from chassis.limits import bulkhead, timeout
+    from chassis.logs import log, log_context
+    from chassis.metrics import counted, timed
+    from chassis.retries import retry
+    from chassis.service import Chassis
+    from chassis.tracing import traced
+
+_HOMES = {
+    "BreakerOptions": "chassis.breaker",
+    "BulkheadFull": "chassis.core",
+    "Chassis": "chassis.service",
+    "ChassisError": "chassis.core",
+    "CircuitBreaker": "chassis.breaker",
+    "CircuitOpen": "chassis.core",
+    "ClientOptions": "chassis.client",
+    "ConfigError": "chassis.core",
+    "Deadline": "chassis.core",
+    "DeadlineExceeded": "chassis.core",
+    "DiscoveryError": "chassis.core",
+    "Event": "chassis.core",
+    "Gateway": "chassis.gateway",
+    "NoInstance": "chassis.core",
+    "Pipeline": "chassis.core",
+    "Rejected": "chassis.core",
+    "Secret": "chassis.core.secrets",
+    "bulkhead": "chassis.limits",
+    "counted": "chassis.metrics",
+    "current_deadline": "chassis.core",
+    "events": "chassis.core",
+    "fallback": "chassis.fallbacks",
+    "log": "chassis.logs",
+    "log_context": "chassis.logs",
+    "policies": "chassis.core",
+    "retry": "chassis.retries",
+    "timed": "chassis.metrics",
+    "timeout": "chassis.limits",
+    "traced": "chassis.tracing",
+}
+
+__all__ = [
+    "BreakerOptions",
+    "BulkheadFull",
+    "Chassis",
+    "ChassisError",
+    "CircuitBreaker",
+    "CircuitOpen",
+    "ClientOptions",
+    "ConfigError",
+    "Deadline",
+    "DeadlineExceeded",
+    "DiscoveryError",
+    "Event",
+    "Gateway",
+    "NoInstance",
+    "Pipeline",
+    "Rejected",
+    "Secret",
+    "bulkhead",
+    "counted",
+    "current_deadline",
+    "events",
+    "fallback",
+    "log",
+    "log_context",
+    "policies",
+    "retry",
+    "timed",
+    "timeout",
+    "traced",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

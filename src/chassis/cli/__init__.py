@@ -1,0 +1,5 @@
+"""The command line: ``chassis run | dev | gateway | check``."""
+
+from chassis.cli._main import main
+
+__all__ = ["main"]

@@ -1,0 +1,5 @@
+"""``python -m chassis.cli``."""
+
+from chassis.cli import main
+
+main()

@@ -1,0 +1,89 @@
+"""Where this process listens, found out without the server's help.
+
+At lifespan start-up no server has told its socket yet, and none tells it later. The process looks
+at its own file descriptors instead, which works under every server, started by whatever means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+PROBE_PATH = "/.well-known/chassis"
+"""Answered by the edge with the service's name, before the application."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A TCP address this process accepts connections on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def listening_addresses() -> list[Address]:
+    """The TCP sockets of this process that accept connections, in the order they were opened."""
+    found: list[Address] = []
+    for name in sorted((each.name for each in Path("/dev/fd").iterdir()), key=int):
+        try:
+            # A duplicate, so that closing the object leaves the server's own descriptor alone.
+            with socket.socket(fileno=os.dup(int(name))) as candidate:
+                if not candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    continue
+                if candidate.family in (socket.AF_INET, socket.AF_INET6):
+                    host, port = candidate.getsockname()[:2]
+                    found.append(Address(host, port))
+        except OSError:
+            # Not a socket, or closed since it was listed.
+            continue
+    return list(dict.fromkeys(found))
+
+
+def reachable_host(host: str) -> str:
+    """An address under which a socket bound to ``host`` is reached from this machine."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+
+
+async def answers_as(service: str, address: Address, timeout: float = 1.0) -> bool:
+    """Whether ``address`` speaks plain HTTP and is served by this service's edge."""
+    host = reachable_host(address.host)
+    try:
+        async with asyncio.timeout(timeout):
+            reader, writer = await asyncio.open_connection(host, address.port)
+            try:
+                writer.write(
+                    f"GET {PROBE_PATH} HTTP/1.1\r\nHost: {service}\r\nConnection: close\r\n\r\n".encode()
+                )
+                await writer.drain()
+                answer = await reader.read(65_536)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if b" 200 " not in head.partition(b"\r\n")[0]:
+        return False
+    try:
+        return bool(json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])["service"] == service)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+async def find_own_address(service: str, *, port: int | None = None, poll: float = 0.01) -> Address:
+    """Wait until this process serves ``service`` on one of its sockets, and say which.
+
+    :param port: take the listener on this port only; None for the first that answers as us.
+    :param poll: seconds between two looks.
+    """
+    while True:
+        for address in listening_addresses():
+            if (port is None or address.port == port) and await answers_as(service, address):
+                return address
+        await asyncio.sleep(poll)

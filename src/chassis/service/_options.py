@@ -1,0 +1,118 @@
+"""The ``[chassis]`` table: everything the composition root reads, assembled from the components' options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from chassis.adapters.consul import ConsulDiscoveryOptions, ConsulRegistrarOptions
+from chassis.core.options import Seconds, check_count, check_seconds
+from chassis.core.secrets import Secret
+from chassis.logs import LogOptions
+from chassis.server import ServerOptions
+from chassis.tracing import TracingOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceLocation:
+    """Where a service is when no registry need be asked.
+
+    :param urls: ``http://host:port`` each; a plain string stands for a comma-separated list.
+    """
+
+    settings_shorthand: ClassVar[str] = "urls"
+
+    urls: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistrationOptions:
+    """How this process announces itself to the registry.
+
+    :param host: the address others reach it under; "" for the one it listens on, or, if it listens
+        on all, the one that leads to the registry.
+    :param port: the port others reach it under; None for the one it listens on.
+    :param tags: labels others may select by.
+    :param zone: availability zone, "" for none.
+    :param meta: further facts, at most 64.
+    :param weight: relative share of traffic.
+    :param enabled: whether it announces itself at all.
+    """
+
+    host: str = ""
+    port: int | None = None
+    tags: tuple[str, ...] = ()
+    zone: str = ""
+    meta: Mapping[str, str] = field(default_factory=dict)
+    weight: int = 1
+    enabled: bool = True
+
+    def __post_init__(self) -> None:
+        if self.port is not None:
+            check_count("port", self.port)
+        check_count("weight", self.weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """The health port of a process without HTTP of its own (``chassis.run()``).
+
+    :param host: the address it listens on.
+    :param port: the port; 0 takes a free one.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        check_count("port", self.port, least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChassisOptions:
+    """The ``[chassis]`` table, and the variables that begin with ``CHASSIS_``.
+
+    :param services: where services are, by name; they win over the registry.
+    :param policies: options of named policies, e.g. ``"breaker:payments"``; they take effect while
+        the process runs.
+    :param required: systems that must answer within 30 s at start: ``consul``, ``vault``. Without
+        it the service starts and serves, and tries them again in the background.
+    :param health_token: shows ``/health`` in full to who presents it as a bearer token.
+    :param secrets_dir: folder whose files are secrets, each called as its variable would be.
+    :param flush: seconds telemetry gets at stop to be delivered.
+    """
+
+    services: Mapping[str, ServiceLocation] = field(default_factory=dict)
+    policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    registration: RegistrationOptions = field(default_factory=RegistrationOptions)
+    heartbeat: ConsulRegistrarOptions = field(default_factory=ConsulRegistrarOptions)
+    discovery: ConsulDiscoveryOptions = field(default_factory=ConsulDiscoveryOptions)
+    server: ServerOptions = field(default_factory=ServerOptions)
+    worker: WorkerOptions = field(default_factory=WorkerOptions)
+    logs: LogOptions = field(default_factory=LogOptions)
+    tracing: TracingOptions = field(default_factory=TracingOptions)
+    required: tuple[str, ...] = ()
+    health_token: Secret | None = None
+    secrets_dir: str = ""
+    flush: Seconds = 5.0
+
+    def __post_init__(self) -> None:
+        check_seconds("flush", self.flush)
+
+
+TABLE = "chassis"
+PREFIX = "CHASSIS_"
+KNOWN = frozenset({"CHASSIS_DEBUG"})
+"""Variables that the command line sets for its own workers."""
+
+
+def local_options(assignments: Iterable[str] = ()) -> ChassisOptions:
+    """The options that arguments, environment and ``chassis.toml`` give, for the process that only starts others.
+
+    :raises ConfigError: one of them cannot be used.
+    """
+    from chassis.config import Configuration
+
+    configuration = Configuration("chassis", arguments=tuple(assignments))
+    return configuration.bootstrap(ChassisOptions, table=TABLE, prefix=PREFIX)

@@ -1,0 +1,87 @@
+"""This process in the registry: one registration per listening address, however many workers serve it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from chassis.core import Registered, Registrar, Registration, Status
+from chassis.server import Address
+from chassis.service._options import RegistrationOptions
+
+_ANY = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
+
+
+class SharedRegistration:
+    """The registration of one address, shared by all worker processes that serve it.
+
+    Each registers the same id, which is one registration to the registry, and holds a shared lock
+    on a file named for the address. Who leaves last removes the registration; who leaves before
+    that only stops its heartbeat.
+    """
+
+    def __init__(self, registered: Registered, service: str, port: int) -> None:
+        self.registered = registered
+        path = Path(tempfile.gettempdir(), f"chassis-{os.getuid()}-{service}-{port}.lock")
+        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+
+    async def leave(self) -> None:
+        """Leave the registry, or leave it to the workers that stay. Never raises; at most 3 s."""
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            await self.registered.abandon()
+        else:
+            await self.registered.deregister()
+        finally:
+            os.close(self._lock)
+
+
+async def register(
+    registrar: Registrar,
+    service: str,
+    address: Address,
+    options: RegistrationOptions,
+    readiness: Callable[[], tuple[Status, str]],
+    registry_url: str,
+) -> SharedRegistration:
+    """Announce ``service`` at ``address``.
+
+    :param registry_url: where the registry is; the way to it tells this machine's address when the
+        process listens on all of them.
+    """
+    host = options.host or (address.host if address.host not in _ANY else _local_address(registry_url))
+    port = options.port or address.port
+    registered = await registrar.register(
+        Registration(
+            service=service,
+            # The same after a restart, so that a process takes the place of its own ghost.
+            id=f"{service}:{host}:{port}",
+            host=host,
+            port=port,
+            tags=options.tags,
+            zone=options.zone,
+            meta=options.meta,
+            weight=options.weight,
+            readiness=readiness,
+        )
+    )
+    return SharedRegistration(registered, service, address.port)
+
+
+def _local_address(url: str) -> str:
+    """The address of this machine on the way to ``url``."""
+    parts = urlsplit(url)
+    target = (parts.hostname or "127.0.0.1", parts.port or 80)
+    family = socket.getaddrinfo(*target, type=socket.SOCK_DGRAM)[0][0]
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        # Connecting a datagram socket sends nothing; it only chooses the route.
+        probe.connect(target)
+        return str(probe.getsockname()[0])

@@ -1,0 +1,280 @@
+"""Everything a configured process has, built in the order of what depends on what.
+
+Two phases. Arguments, environment, files and the secrets directory alone decide how Consul and the
+secret store are reached; everything else may come from them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chassis.adapters.consul import ConsulAPI, ConsulDiscovery, ConsulOptions, ConsulRegistrar
+from chassis.background import Job, background
+from chassis.client import ServiceUpstreams, check_service_name
+from chassis.config import Configuration, apply
+from chassis.core import (
+    ConfigError,
+    Discovery,
+    PolicyRegistry,
+    Registrar,
+    policies,
+)
+from chassis.discovery import CompositeDiscovery, StaticDiscovery
+from chassis.health import Health, State
+from chassis.secrets import FileSecrets, SecretStore
+from chassis.server import Address, ServerOptions
+from chassis.service._options import KNOWN, PREFIX, TABLE, ChassisOptions
+from chassis.service._registration import SharedRegistration, register
+from chassis.service._telemetry import Telemetry
+
+_REQUIRED_WITHIN = 30.0
+_CONFIRMED_WITHIN = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bootstrap:
+    """What must be known before any remote source is asked."""
+
+    required: tuple[str, ...] = ()
+    secrets_dir: str = ""
+
+
+class Runtime:
+    """One process's configuration, registry, upstreams, telemetry and health.
+
+    :param environment: in place of ``os.environ``.
+    :param file: the TOML file; None takes ``chassis.toml`` if there is one.
+    :param discovery: in place of what the configuration says.
+    :param registrar: in place of what the configuration says.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        file: str | Path | None = None,
+        discovery: Discovery | None = None,
+        registrar: Registrar | None = None,
+    ) -> None:
+        self.service = check_service_name(service)
+        self._secrets = SecretStore(FileSecrets())
+        self.health = Health()
+        self.registry = PolicyRegistry()
+        """The policies of this object's own clients; decorated ones are in the process-wide registry."""
+        self.upstreams = ServiceUpstreams(self._discover, registry=self.registry)
+        self.ready_listeners: list[Callable[[str, Address], None]] = []
+        self.configuration = Configuration(
+            self.service,
+            file=file,
+            environment=environment,
+            secrets=self._secrets,
+            local_only=(f"{TABLE}.required", f"{TABLE}.secrets_dir"),
+            known=KNOWN,
+            prepare=self._prepare,
+        )
+        """The configuration; constructed, but not read before its first use."""
+        self._options = self.configuration.settings(
+            ChassisOptions, table=TABLE, prefix=PREFIX, name="chassis", strict=True
+        )
+        self._options.check(self._check_policies)
+        self._environment = environment
+        self._discovery = discovery
+        self._registrar = registrar
+        self._bootstrap: _Bootstrap | None = None
+        self._consul: ConsulAPI | None = None
+        self._telemetry: Telemetry | None = None
+        self._registration: SharedRegistration | None = None
+        self._jobs: list[Job] = []
+        self._started = False
+
+    @property
+    def options(self) -> ChassisOptions:
+        """The ``[chassis]`` table as it holds now; the first use reads it."""
+        return self._options.current
+
+    @property
+    def grace(self) -> float:
+        """Seconds that work under way gets at stop."""
+        return self.options.server.grace if self._options.loaded else ServerOptions().grace
+
+    def explain(self) -> str:
+        """All options with their origins; secrets masked."""
+        return self._options.explain()
+
+    async def _prepare(self) -> None:
+        """Phase one, before anything is read that may be remote. Runs on the background loop."""
+        if self._bootstrap is not None:
+            return
+        bootstrap = await self.configuration.bootstrap_async(_Bootstrap, table=TABLE, prefix=PREFIX)
+        for system in bootstrap.required:
+            if system not in ("consul", "vault"):
+                raise ConfigError(
+                    f"{system!r} is no system that can be required",
+                    setting="chassis.required",
+                    remedy="name consul, vault or both",
+                )
+        if bootstrap.secrets_dir:
+            self.configuration.set_secrets_dir(bootstrap.secrets_dir)
+        environment = os.environ if self._environment is None else self._environment
+        if environment.get("BAO_ADDR") or environment.get("VAULT_ADDR"):
+            from chassis.adapters.vault import VaultOptions, VaultSecrets
+
+            self._secrets.add(VaultSecrets(VaultOptions.from_environment(environment)))
+        if environment.get("CONSUL_HTTP_ADDR"):
+            from chassis.adapters.consul import ConsulKV
+
+            self._consul = ConsulAPI(ConsulOptions.from_environment(environment))
+            self.configuration.add(ConsulKV(self._consul, "config/application/data", shared=True))
+            self.configuration.add(ConsulKV(self._consul, f"config/{self.service}/data"))
+        self._bootstrap = bootstrap
+
+    def _discover(self) -> Discovery:
+        """Where services are: what is written down, then Consul, then DNS of the name."""
+        if self._discovery is None:
+            from chassis.adapters.dns import DNSDiscovery
+
+            options = self.options
+            located = {name: each.urls for name, each in options.services.items()}
+            sources: list[Discovery] = [StaticDiscovery(located, origin="chassis.services")]
+            if self._consul is not None:
+                sources.append(ConsulDiscovery(self._consul, options.discovery))
+            sources.append(DNSDiscovery())
+            self._discovery = CompositeDiscovery(sources)
+        return self._discovery
+
+    # the lifecycle's hooks
+
+    async def start(self) -> None:
+        """Load the configuration, then start what it lights up.
+
+        :raises ConfigError: a setting cannot be used, or a required system does not answer in time.
+        """
+        if self._started:
+            return
+        self._started = True
+        await background.run(self._prepare, name="settings")
+        required = self._bootstrap is not None and bool(self._bootstrap.required)
+        await self.configuration.start(required=required, timeout=_REQUIRED_WITHIN if required else None)
+        self._telemetry = Telemetry(self.service, self.options, self._environment)
+        self._override_policies()
+        self._policy_changes = self._options.subscribe(lambda old, new, changed: self._override_policies())
+        self.upstreams.open()
+        self._add_checks()
+        self._jobs.append(background.start(self.health.run, name="health"))
+        self.health.state = State.READY
+
+    async def listening(self, address: Address) -> None:
+        """Register what listens on ``address``, and tell that the process is ready."""
+        options = self.options.registration
+        registrar = self._registrar
+        if registrar is None and self._consul is not None:
+            registrar = ConsulRegistrar(self._consul, self.options.heartbeat)
+        if registrar is not None and options.enabled:
+            url = self._consul.options.url if self._consul is not None else "http://127.0.0.1"
+            self._registration = await register(
+                registrar, self.service, address, options, self.health.readiness, url
+            )
+            await self._confirmed()
+        for listener in self.ready_listeners:
+            listener(self.service, address)
+
+    async def drain(self) -> None:
+        """Leave the registry. Bounded, and raises nothing."""
+        self.health.state = State.DRAINING
+        registration, self._registration = self._registration, None
+        if registration is not None:
+            await registration.leave()
+
+    async def stop(self) -> None:
+        """End what runs and deliver what telemetry accepted."""
+        self.health.state = State.STOPPED
+        for job in self._jobs:
+            job.cancel()
+        self.upstreams.close()
+        await self.configuration.stop()
+        await self._secrets.aclose()
+        if self._telemetry is not None:
+            flush = self.options.flush
+            # In a thread: the flush waits, and whoever receives may be served by this very loop.
+            await asyncio.to_thread(self._telemetry.close, flush)
+            self._telemetry = None
+        self._started = False
+
+    async def _confirmed(self) -> None:
+        """Wait a little for the registry, so that "ready" means "can be found" where there is one."""
+        assert self._registration is not None  # noqa: S101 - set by the only caller
+        try:
+            async with asyncio.timeout(_CONFIRMED_WITHIN):
+                while not self._registration.registered.confirmed:  # noqa: ASYNC110 - on another loop
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            # It goes on in the background; /health shows it.
+            return
+
+    def _override_policies(self) -> None:
+        """Lay the ``policies`` table over the options given in code."""
+        overrides = self._overrides(self.options)
+        own = {key: each for key, each in overrides.items() if key.startswith("client:")}
+        others = {key: each for key, each in overrides.items() if key not in own}
+        self.registry.override(own)
+        policies.override(others)
+
+    def _overrides(self, options: ChassisOptions) -> dict[str, Callable[[Any], Any]]:
+        return {
+            key: _Override(f'chassis.policies."{key}"', values, functools.partial(self._origin, key))
+            for key, values in options.policies.items()
+        }
+
+    def _origin(self, key: str, path: tuple[str, ...]) -> str:
+        return self._options.origin(("policies", key, *path))
+
+    def _check_policies(self, options: ChassisOptions) -> None:
+        """Veto options that a live policy could not take, before they get in."""
+        for key, override in self._overrides(options).items():
+            policy = self.registry.get(key) or policies.get(key)
+            if policy is not None:
+                override(policy.defaults)
+
+    def _add_checks(self) -> None:
+        if self._consul is None:
+            return
+
+        def consul_answers() -> bool:
+            sources = self.configuration.describe()["sources"].values()
+            registered = self._registration is None or self._registration.registered.confirmed
+            return registered and not any(each["bad"] for each in sources)
+
+        # Not critical: what is known goes on being used, and no other instance has more.
+        self.health.check("consul", consul_answers, critical=False, ttl=1.0)
+
+    def describe(self) -> dict[str, Any]:
+        """All of it as plain values, for ``/health``."""
+        described: dict[str, Any] = {
+            "service": self.service,
+            "policies": {**policies.describe(), **self.registry.describe()},
+        }
+        described["configuration"] = self.configuration.describe()
+        if self._registration is not None:
+            described["registration"] = {"confirmed": self._registration.registered.confirmed}
+        if self._telemetry is not None:
+            described["telemetry"] = self._telemetry.describe()
+        return described
+
+
+@dataclass(frozen=True)
+class _Override:
+    """The options of one policy, made from its defaults."""
+
+    setting: str
+    values: Mapping[str, Any]
+    origin: Callable[[tuple[str, ...]], str]
+
+    def __call__(self, defaults: Any) -> Any:
+        return apply(defaults, self.values, setting=self.setting, origin=self.origin)

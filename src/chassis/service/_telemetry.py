@@ -1,0 +1,83 @@
+"""Where components meet telemetry: one event becomes a log line, a counter and a span event."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from chassis.core import Event, events, monotonic
+from chassis.logs import Logs, configure, emit
+from chassis.metrics import count_event
+from chassis.tracing import (
+    ProviderHandle,
+    add_event,
+    current_ids,
+    install_provider,
+    resource_attributes,
+)
+
+if TYPE_CHECKING:
+    from chassis.service._options import ChassisOptions
+
+
+class Telemetry:
+    """Logs, traces and the event bus of one process, from start to flush.
+
+    :param environment: in place of ``os.environ``; what begins with ``OTEL_`` is read from it.
+    """
+
+    def __init__(self, service: str, options: ChassisOptions, environment: Mapping[str, str] | None) -> None:
+        environ = os.environ if environment is None else environment
+        log_sink = trace_sink = None
+        self._sinks: dict[str, Any] = {}
+        if _exports(environ):
+            from chassis.adapters.otlp import log_shipper, span_shipper
+
+            resource = resource_attributes(service, options.tracing.resource)
+            if _wanted(environ, "OTEL_LOGS_EXPORTER"):
+                log_sink = self._sinks["logs"] = log_shipper(resource, environ)
+            if _wanted(environ, "OTEL_TRACES_EXPORTER"):
+                trace_sink = self._sinks["traces"] = span_shipper(resource, environ)
+        self._logs: Logs = configure(service, options.logs, ids=current_ids, sink=log_sink)
+        self._provider: ProviderHandle | None = None
+        if trace_sink is not None:
+            self._provider = install_provider(service, options.tracing, trace_sink)
+        self._unsubscribe: Callable[[], None] = events.subscribe(_tell)
+
+    def describe(self) -> dict[str, Any]:
+        """What each signal accepted, delivered and dropped by reason."""
+        return {signal: dict(sink.counts) for signal, sink in self._sinks.items()}
+
+    def close(self, timeout: float) -> dict[str, Any]:
+        """Deliver what was accepted, for at most ``timeout`` seconds in all, and say what became of it."""
+        until = monotonic() + timeout
+        self._unsubscribe()
+        if self._provider is not None:
+            self._provider.shutdown(timeout)
+        # Logs go last, so that they can tell of trouble with the traces.
+        self._logs.shutdown(max(0.1, until - monotonic()))
+        return self.describe()
+
+
+def _exports(environ: Mapping[str, str]) -> bool:
+    """Whether an OTLP receiver is configured: nothing is sent anywhere unless somebody says where."""
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    names = (
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+    )
+    return any(environ.get(name) for name in names)
+
+
+def _wanted(environ: Mapping[str, str], name: str) -> bool:
+    return environ.get(name, "otlp").strip().lower() != "none"
+
+
+def _tell(event: Event) -> None:
+    details = event.details()
+    emit(event.level, event.name, logger="chassis", subject=event.subject, **details)
+    count_event(event.name)
+    add_event(event.name, {"subject": event.subject, **details})
