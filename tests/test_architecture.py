@@ -44,11 +44,13 @@ HOMES = {
     "cryptography": {"auth"},
     "dns": {"adapters"},
     "google": {"adapters"},  # protobuf, of opentelemetry-proto
+    "flask": {"service"},
     "granian": {"cli"},
     "h11": {"devagent"},
     "httpx": {"client", "adapters", "gateway", "testing", "wire"},
     "httpx2": {"client", "adapters", "gateway", "service", "testing", "wire"},
     "jwt": {"auth", "gateway"},
+    "litestar": {"service"},
     "loguru": {"logs"},
     "opentelemetry": {"tracing", "adapters", "logs"},
     "prometheus_client": {"metrics"},
@@ -56,7 +58,9 @@ HOMES = {
     "pydantic_settings": {"config"},
     "pytest": {"testing"},
     "respx": {"testing"},
-    "starlette": {"server"},
+    "flask": {"service"},  # the one place that installs into a framework
+    "litestar": {"service"},
+    "starlette": {"service"},
     "tenacity": {"retries"},
     "trio": {"limits"},
     "trio": {"limits"},  # only where it is running already
