@@ -27,14 +27,13 @@ def test_a_clients_settings_become_an_apis() -> None:
     client = consul.Consul(
         host="consul.example",
         port=8501,
-        scheme="https",
         token="s3cret",
         dc="dc2",
         verify="/ca.pem",
         cert=("/cert.pem", "/key.pem"),
     )
     assert from_python_consul(client).options == ConsulOptions(
-        url="https://consul.example:8501",
+        url="http://consul.example:8501",
         token="s3cret",
         datacenter="dc2",
         ca="/ca.pem",
@@ -45,10 +44,9 @@ def test_a_clients_settings_become_an_apis() -> None:
 
 def test_a_plain_client_and_one_that_verifies_nothing() -> None:
     assert from_python_consul(consul.Consul()).options == ConsulOptions()
-    options = from_python_consul(
-        consul.Consul(host="::1", scheme="https", verify=False, cert="/both.pem")
-    ).options
+    options = from_python_consul(consul.Consul(host="::1", scheme="https", verify=False)).options
     assert (options.url, options.verify, options.ca) == ("https://[::1]:8500", False, "")
+    options = from_python_consul(consul.Consul(cert="/both.pem")).options
     assert (options.certificate, options.key) == ("/both.pem", "")
 
 
