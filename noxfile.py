@@ -74,9 +74,9 @@ def integration(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Watch it work: real processes, one of them killed under load, and a verdict."""
+    """Watch it work: six services under load, act by act, and a verdict for each."""
     install(session, "examples")
-    session.run("python", "-m", "examples.hello.demo", *session.posargs)
+    session.run("python", "-m", "examples.shop", *session.posargs)
 
 
 @nox.session

@@ -43,8 +43,8 @@ HOMES = {
     "consul": {"adapters"},
     "cryptography": {"auth"},
     "dns": {"adapters"},
+    "flask": {"service"},  # the one place that installs into a framework
     "google": {"adapters"},  # protobuf, of opentelemetry-proto
-    "flask": {"service"},
     "granian": {"cli"},
     "h11": {"devagent"},
     "httpx": {"client", "adapters", "gateway", "testing", "wire"},
@@ -58,11 +58,8 @@ HOMES = {
     "pydantic_settings": {"config"},
     "pytest": {"testing"},
     "respx": {"testing"},
-    "flask": {"service"},  # the one place that installs into a framework
-    "litestar": {"service"},
     "starlette": {"service"},
     "tenacity": {"retries"},
-    "trio": {"limits"},
     "trio": {"limits"},  # only where it is running already
 }
 """Where each third-party library may be imported: a component has its subject library and no other."""
