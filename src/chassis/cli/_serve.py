@@ -89,7 +89,16 @@ def _wsgi_as_asgi(edge: WSGIEdge) -> Any:
         raise ImportError("serving WSGI needs a2wsgi: pip install 'chassis-kit[serve]'") from error
     edge.lifecycle.retire()
     app: Any = edge.app  # a2wsgi describes the same WSGI types by classes of its own
-    return WSGIMiddleware(app, workers=64)
+    inner: Any = WSGIMiddleware(app, workers=64)
+
+    async def asgi(scope: Any, receive: Any, send: Any) -> None:
+        async def received() -> Any:
+            # a2wsgi hands it to another thread, which takes a coroutine; granian's is a future.
+            return await receive()
+
+        await inner(scope, received, send)
+
+    return asgi
 
 
 def _run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from chassis.core import Event, events, monotonic
@@ -47,7 +48,7 @@ class Telemetry:
 
     def describe(self) -> dict[str, Any]:
         """What each signal accepted, delivered and dropped by reason."""
-        return {signal: dict(sink.counts) for signal, sink in self._sinks.items()}
+        return {signal: asdict(sink.counts) for signal, sink in self._sinks.items()}
 
     def close(self, timeout: float) -> dict[str, Any]:
         """Deliver what was accepted, for at most ``timeout`` seconds in all, and say what became of it."""
@@ -56,8 +57,13 @@ class Telemetry:
         if self._provider is not None:
             self._provider.shutdown(timeout)
         # Logs go last, so that they can tell of trouble with the traces.
-        self._logs.shutdown(max(0.1, until - monotonic()))
-        return self.describe()
+        if (sink := self._sinks.get("logs")) is not None:
+            sink.close(max(0.1, until - monotonic()))
+        # Written when nothing more is shipped, so that the numbers are the last ones.
+        counts = self.describe()
+        emit("info", "process.stopped", logger="chassis", telemetry=counts)
+        self._logs.shutdown(0.1)
+        return counts
 
 
 def _exports(environ: Mapping[str, str]) -> bool:
