@@ -112,8 +112,10 @@ def test_short_form_of_success_is_counted_in_its_own_time() -> None:
 def test_short_form_of_success_heeds_tickets() -> None:
     """A stale success is nothing, a probe's success is one of its round."""
     breaker, probe = half_open(probes=1)
+    before = breaker.counts(5.0)
     breaker.succeed(1, 5.0)
     assert breaker.state is HALF_OPEN
+    assert breaker.counts(5.0) == before
     breaker.succeed(probe, 5.0)
     assert breaker.state is CLOSED
 

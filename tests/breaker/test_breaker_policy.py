@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -292,6 +294,70 @@ async def test_trap_25_26_async_streams_count_once_and_hold_the_probe(make: Any,
     assert not breaker.ready
     await running.aclose()
     assert breaker.state is CLOSED
+
+
+@pytest.mark.asyncio
+async def test_trap_28_plain_function_that_returns_a_coroutine_is_guarded(make: Any) -> None:
+    """Its failures open the breaker: making the coroutine object is no success."""
+    breaker = make(consecutive_failures=2)
+    calls: list[int] = []
+
+    async def fetch(number: int) -> int:
+        calls.append(number)
+        raise ConnectionError
+
+    guarded = breaker(lambda number: fetch(number))
+    for number in range(6):
+        with pytest.raises((ConnectionError, CircuitOpen)):
+            await guarded(number)
+    assert calls == [0, 1]
+    assert breaker.describe()["calls"] == 2
+
+
+@pytest.mark.asyncio
+async def test_trap_29_refused_coroutine_object_is_closed(make: Any) -> None:
+    """A breaker that opens between making and awaiting it leaves no "never awaited" warning."""
+    breaker = make()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        waiting = breaker(lambda: asyncio.sleep(0))()
+        fail(breaker)
+        with pytest.raises(CircuitOpen):
+            await waiting
+        gc.collect()
+
+
+def test_trap_30_decorated_functions_look_as_before(make: Any) -> None:
+    """Signature and kind are the bare function's: frameworks ask for both."""
+
+    def plain(a: int, *, b: str = "x") -> str:
+        """Doc."""
+        return b * a
+
+    async def later(a: int) -> int:
+        return a
+
+    def items(a: int) -> Generator[int, None, None]:
+        yield a
+
+    async def items_later(a: int) -> AsyncGenerator[int, None]:
+        yield a
+
+    for function in (plain, later, items, items_later):
+        guarded = make()(function)
+        assert inspect.signature(guarded) == inspect.signature(function)
+        assert (guarded.__name__, guarded.__doc__) == (function.__name__, function.__doc__)
+        for kind in (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction):
+            assert kind(guarded) == kind(function)
+
+
+def test_trap_35_permit_of_a_forgotten_breaker_is_given_back_without_error(make: Any) -> None:
+    """Whoever holds a permit may settle it whatever became of the breaker."""
+    breaker = make()
+    permit = breaker.acquire()
+    del breaker
+    gc.collect()
+    permit.settle(Outcome.FAILURE, OSError())
 
 
 # ── half open ────────────────────────────────────────────────────────────────────────────────

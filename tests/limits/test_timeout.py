@@ -210,6 +210,21 @@ async def test_child_tasks_inherit_the_deadline_and_use_the_object_on_their_own(
     await asyncio.gather(*tasks)
 
 
+@pytest.mark.asyncio
+async def test_trap_51_background_work_may_lift_the_deadline() -> None:
+    """A spawned task inherits it, unless it detaches: then it outlives what began it."""
+
+    async def detached() -> str:
+        with deadline_scope(None):
+            async with timeout(60):
+                await asyncio.sleep(0.03)
+                return "done"
+
+    with timeout(0.01):
+        task = asyncio.create_task(detached())
+    assert await task == "done"
+
+
 def test_one_object_in_many_threads() -> None:
     """Threads have contexts of their own."""
     shared = timeout(5)
@@ -234,20 +249,27 @@ def test_one_object_in_many_threads() -> None:
     assert failures == []
 
 
-def test_block_of_a_suspended_generator_lies_between() -> None:
-    """One object in a generator's block and around its consumer: each is left as its own."""
-    one, other = timeout(5), timeout(7)
+def test_generator_that_ends_inside_its_consumers_block() -> None:
+    """Each block is left as its own, in whatever order; no deadline stays behind."""
+    one = timeout(5)
 
     def numbers() -> Generator[int, None, None]:
-        with one:
+        with one, one:
             yield 1
 
-    generator = numbers()
-    next(generator)
-    with other:
-        generator.close()
+    for consumer in (timeout(7), timeout(3), one):
+        generator = numbers()
+        next(generator)
+        with consumer as deadline:
+            generator.close()
+            assert current_deadline() == deadline
+        assert current_deadline() is None
+
+
+def test_leaving_what_was_not_entered_here_says_so() -> None:
+    """A block entered in one task cannot be left in another."""
     with pytest.raises(RuntimeError, match="another task or context"):
-        one.__exit__(None, None, None)
+        timeout(5).__exit__(None, None, None)
 
 
 def test_under_trio() -> None:

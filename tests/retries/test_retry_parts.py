@@ -211,6 +211,8 @@ def test_retry_after_in_all_its_forms(value: str, seconds: float) -> None:
         "Tue, 14 Nov 2023 22:13:50 GMT, Tue, 14 Nov 2023 22:13:50 GMT" * 50,
         "14 Nov 2023 22:13:50 GMT",
         "\x00",
+        "\n7",
+        "X 7",
     ],
 )
 def test_trap_42_retry_after_that_means_nothing_is_ignored(value: str | None) -> None:

@@ -76,11 +76,11 @@ class Timeout(Policy):
 class _Use:
     """One use of a timeout: what a local of the call would hold, if a with statement had one."""
 
-    __slots__ = ("_anyio", "_asyncio", "_outer", "_scope", "_timeout")
+    __slots__ = ("_anyio", "_asyncio", "_outer", "_scopes", "_timeout")
 
     def __init__(self, timeout: Timeout) -> None:
         self._timeout = timeout
-        self._scope = deadline_scope(Deadline.after(timeout.seconds))
+        self._scopes = [deadline_scope(Deadline.after(timeout.seconds))]
         self._asyncio: asyncio.Timeout | None = None
         self._anyio: anyio.CancelScope | None = None
         self._outer: _Use | None = None
@@ -95,7 +95,6 @@ class _Use:
         """The innermost use of ``timeout`` in this context."""
         above, use = None, _uses.get()
         while use is not None and use._timeout is not timeout:
-            # A suspended generator's block lies between; it is left later.
             above, use = use, use._outer
         if use is None:
             raise RuntimeError(
@@ -104,16 +103,21 @@ class _Use:
         if above is None:
             _uses.set(use._outer)
         else:
+            # A generator ends inside a block that its consumer entered later. Its deadline is left
+            # together with that block: left now, it would come back when the block is left.
             above._outer = use._outer
+            above._scopes += use._scopes
+            use._scopes = []
         return use
 
     def __enter__(self) -> Deadline:
-        return cast(Deadline, self._scope.__enter__())
+        return cast(Deadline, self._scopes[0].__enter__())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._scope.__exit__(kind, error, traceback)
+        for scope in self._scopes:
+            scope.__exit__(None, None, None)
 
     async def __aenter__(self) -> Deadline:
         deadline = self.__enter__()
