@@ -22,6 +22,7 @@ from chassis.core import (
 )
 from chassis.core.request import request_id
 from chassis.discovery import MemoryDiscovery
+from chassis.retries import BudgetOptions
 from tests.client.calling import Caller, catalog
 from tests.client.scripted import ScriptedServer, answer, cut_body, hang_up, slow_body
 from tests.support.ports import free_port
@@ -324,6 +325,21 @@ def test_the_retry_budget_bounds_the_extra_load(serve: Serve, calling: Calling) 
     # 20 % of 150, and the floor of 10 a second over the budget's window of 10 s; without it 450.
     extra = sum(len(server.received) for server in servers) - 150
     assert 100 < extra <= 30 + 100
+
+
+def test_without_a_retry_budget_a_refused_connection_is_not_failed_over(
+    serve: Serve, calling: Calling
+) -> None:
+    caller = calling(catalog(free_port(), serve()))
+    policy = caller.registry.get("client:catalog/budget")
+    assert policy is not None
+    policy.reconfigure(BudgetOptions(ratio=1e-6, per_second=0))
+    with pytest.raises(caller.http.module.ConnectError):
+        for _ in range(2):
+            caller.get()
+    assert policy.describe()["refused"] == 1
+    policy.reconfigure(policy.defaults)
+    assert [caller.get().status_code for _ in range(2)] == [200, 200]
 
 
 def test_a_registered_instance_is_called_and_one_that_left_is_not(serve: Serve, calling: Calling) -> None:

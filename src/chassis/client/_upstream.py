@@ -6,6 +6,7 @@ import concurrent.futures
 import re
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from chassis.breaker import BreakerOptions, CircuitBreaker
@@ -25,12 +26,13 @@ from chassis.core import (
     Snapshot,
     Subscription,
     events,
+    monotonic,
     policies,
 )
 from chassis.limits import Bulkhead, BulkheadOptions
 from chassis.loadbalancing import EndpointSet, RoundRobin
 from chassis.metrics import ClientMetrics
-from chassis.retries import Backoff, RetryBudget
+from chassis.retries import Backoff, BudgetOptions, RetryBudget
 
 _SERVICE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -102,6 +104,32 @@ class BreakerFamily:
             endpoint.state.breaker.reconfigure(options)
 
 
+class BudgetPolicy:
+    """One service's retry budget, as a policy that is described and configured by name.
+
+    It pays for every further attempt, those that fail over from a refused connection included.
+    """
+
+    kind = "client"
+
+    def __init__(self, service: str) -> None:
+        self.name = f"{service}/budget"
+        self.defaults = BudgetOptions()
+        self.budget = RetryBudget(self.defaults)
+
+    def describe(self) -> Mapping[str, Any]:
+        """Further attempts it would grant now, those it has refused, and its options."""
+        return {
+            "available": self.budget.available(monotonic()),
+            "refused": self.budget.refused,
+            "options": asdict(self.budget.options),
+        }
+
+    def reconfigure(self, options: BudgetOptions) -> None:
+        """Follow other options; what was counted is kept."""
+        self.budget.reconfigure(options, monotonic())
+
+
 class Upstream:
     """One service: its instances, their breakers and connections, the retry budget, the options.
 
@@ -123,7 +151,8 @@ class Upstream:
         self.service = self.name = service
         self.defaults = options
         self.options = options
-        self.budget = RetryBudget()
+        self.budgeting = BudgetPolicy(service)
+        self.budget = self.budgeting.budget
         self.backoff = Backoff()
         self.metrics = ClientMetrics()
         self.bulkhead = self._bulkhead(None)
@@ -210,8 +239,8 @@ class ServiceUpstreams:
 
     :param discovery: gives what knows where the services are; asked at the first call, so that
         clients can be made before anything is configured.
-    :param registry: where each upstream and its breakers are registered as ``client:<service>``
-        and ``client:<service>/breaker``.
+    :param registry: where each upstream, its breakers and its retry budget are registered as
+        ``client:<service>``, ``client:<service>/breaker`` and ``client:<service>/budget``.
     """
 
     def __init__(
@@ -248,6 +277,7 @@ class ServiceUpstreams:
                 )
                 self._registry.register(known)
                 self._registry.register(known.breakers)
+                self._registry.register(known.budgeting)
                 self._upstreams[service] = known
                 return known
         for given, default in ((options, known.defaults), (breaker, known.breakers.defaults)):
