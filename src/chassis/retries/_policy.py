@@ -38,7 +38,7 @@ async def _sleep_async(seconds: float) -> None:
 class Retry(Policy):
     """Tries a call again that failed in a way that may pass.
 
-    The first attempt costs next to nothing; all else begins with its failure. No attempt is
+    The first attempt costs one count in the budget; all else begins with its failure. No attempt is
     started that could not begin before the current deadline, or that the budget does not allow.
     The caller gets the last real error, with a note of all attempts, or the last result.
     Cancellation and its like are never tried again. A generator is tried again until its first
