@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -198,6 +199,26 @@ def test_case_23_nothing_raises_and_all_is_json(value: Any) -> None:
     plain = SCRUBBER.fields({"v": value})
     text = json.dumps(plain, allow_nan=False)
     assert SCRUBBER.fields(json.loads(text)) == json.loads(text)
+
+
+@pytest.mark.parametrize("unit", ["x", "a-", "?", "&a", "://", "://a:", ": ", " ", "a=", "A", "'", "token="])
+def test_a_hostile_text_takes_no_longer_than_another(unit: str) -> None:
+    """Sixty thousand characters in well under a second, whatever they are: no pattern goes back."""
+    text = (unit * 65_536)[:65_536]
+    begun = time.process_time()
+    SCRUBBER.error_text(text)
+    SCRUBBER.text(text)
+    SCRUBBER.fields({text: 1})
+    assert time.process_time() - begun < 2
+
+
+def test_a_long_name_is_cut() -> None:
+    """And still judged by what is left of it."""
+    assert [len(name) < 200 for name in SCRUBBER.fields({"x" * 1_000: 1, "password" + "_x" * 500: 2})] == [
+        True,
+        True,
+    ]
+    assert SCRUBBER.error_text("password" + " " * 3 + "= hunter2") == f"password   = {REDACTED}"
 
 
 def test_cut_keeps_both_ends() -> None:

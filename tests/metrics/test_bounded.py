@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +35,14 @@ class Metric:
         self.overflowed += 1
 
 
+class Slow(Metric):
+    """Lets other threads run while a child is made."""
+
+    def make(self, *values: str) -> Child:
+        time.sleep(0.005)
+        return super().make(*values)
+
+
 LABELS = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 5)), max_size=60)
 
 
@@ -63,7 +72,7 @@ def test_the_same_labels_give_the_same_child() -> None:
 
 def test_many_threads_make_one_child() -> None:
     """Two children of one label set would be an error in prometheus_client."""
-    metric = Metric(3)
+    metric = Slow(3)
     barrier = threading.Barrier(8)
 
     def work() -> None:

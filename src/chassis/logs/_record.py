@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chassis.logs._scrub import Scrubber, cut
+from chassis.logs._scrub import TEXT, Scrubber, cut
 
 STACKTRACE = 65_536
 """Characters of a stack trace that are kept."""
@@ -31,7 +31,7 @@ class ExceptionText:
         lines = traceback.format_exception(error)
         return cls(
             name,
-            scrubber.error_text(printable(error)),
+            scrubber.error_text(cut(printable(error), TEXT)),
             scrubber.error_text(cut("".join(lines), STACKTRACE)),
         )
 

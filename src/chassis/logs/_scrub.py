@@ -14,6 +14,8 @@ REDACTED = "[redacted]"
 
 TEXT = 8_192
 """Characters of one text that are kept."""
+NAME = 128
+"""Characters of a name that are kept."""
 ITEMS = 64
 """Members of one dictionary or list that are kept."""
 DEPTH = 5
@@ -50,7 +52,8 @@ _WORDS = frozenset(
 _SEGMENT = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _USERINFO = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
 _QUERY = re.compile(r"([?&;]([\w.\-]+)=)[^&#\s\"']+")
-_ASSIGNMENT = re.compile(r"""([A-Za-z][\w\-]*)["']?\s*[:=]\s*["']?""")
+_SIGN = re.compile(r"""\s{0,3}[:=]\s*["']?""")
+_NAME_BEFORE = re.compile(r"""([A-Za-z][\w\-]*)["']?$""")
 _ASSIGNED = re.compile(r"""(?:(?:bearer|basic)\s+)?[^\s"',;&)}\]]+""", re.IGNORECASE)
 _KNOWN_KEYS = 4_096
 
@@ -102,11 +105,14 @@ class Scrubber:
         """
         kept = []
         done = at = 0
-        while match := _ASSIGNMENT.search(text, at):
-            # A value may be a name itself ("ValueError: password=x"): the search goes on after the
-            # sign, unless what stands there is redacted.
+        # From the sign back to the name, not the other way: a name that is searched for forwards is
+        # tried from each of its letters, and a long word without a sign takes minutes.
+        while match := _SIGN.search(text, at):
+            # What follows may be a name itself ("ValueError: password=x"): the search goes on after
+            # the sign, unless what stands there is redacted.
             at = match.end()
-            if self.sensitive(match[1]) and (value := _ASSIGNED.match(text, at)):
+            name = _NAME_BEFORE.search(text[max(done, match.start() - NAME) : match.start()])
+            if name and self.sensitive(name[1]) and (value := _ASSIGNED.match(text, at)):
                 kept += [text[done:at], REDACTED]
                 done = at = value.end()
         text = "".join((*kept, text[done:]))
@@ -118,7 +124,7 @@ class Scrubber:
     def _mapping(self, mapping: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         plain: dict[str, Any] = {}
         for key, value in islice(mapping.items(), ITEMS):
-            name = key if type(key) is str else _string(key)
+            name = cut(key if type(key) is str else _string(key), NAME)
             # None and booleans tell nothing: "password": null is worth seeing.
             if value is not None and value is not True and value is not False and self.sensitive(name):
                 plain[name] = REDACTED
