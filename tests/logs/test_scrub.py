@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chassis.logs._scrub import DEPTH, ITEMS, REDACTED, TEXT, Scrubber, cut
@@ -188,6 +188,7 @@ def test_case_23_what_contains_itself_ends() -> None:
     assert shown == '{"n": [[[["[...]"]]]]}'
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
