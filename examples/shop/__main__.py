@@ -12,6 +12,7 @@ import click
 from examples.shop.acts import ACTS
 from examples.shop.processes import ProcessFailed
 from examples.shop.story import BadInput, Options, play
+from examples.shop.without import FEATURES
 
 START_ONE = "start one"
 
@@ -31,11 +32,24 @@ START_ONE = "start one"
     "--rate", default=200.0, show_default=True, type=click.FloatRange(20), help="Requests a second."
 )
 @click.option("--quick", is_flag=True, help="Wait less between the steps.")
+@click.option(
+    "--without",
+    default="",
+    metavar="NAME,...",
+    help=f"Switch off: {', '.join(FEATURES)}. What was it good for?",
+)
 @click.option("--keep", is_flag=True, help="Leave it running at the end, and print the addresses.")
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), help="Keep all output there.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(
-    consul: str | None, acts: str, rate: float, quick: bool, keep: bool, folder: Path | None, debug: bool
+    consul: str | None,
+    acts: str,
+    rate: float,
+    quick: bool,
+    without: str,
+    keep: bool,
+    folder: Path | None,
+    debug: bool,
 ) -> None:
     """Six services under load: an instance is killed, payments fails, keys rotate, everything is restarted.
 
@@ -46,7 +60,8 @@ def main(
         options = Options(
             registry=registry,
             program=program,
-            acts=known_acts(acts),
+            acts=known("--acts", acts, tuple(ACTS)),
+            without=frozenset(known("--without", without, FEATURES)),
             rate=rate,
             quick=quick,
             keep=keep,
@@ -113,15 +128,15 @@ def find_consul(given: str | None) -> tuple[str, str]:
     return f"{parts.hostname}:{parts.port}", ""
 
 
-def known_acts(names: str) -> tuple[str, ...]:
-    """The acts of these names.
+def known(option: str, names: str, known_names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of a list.
 
-    :raises BadInput: there is none of a name.
+    :raises BadInput: one of them is not known.
     """
     found = tuple(each.strip() for each in names.split(",") if each.strip())
     for each in found:
-        if each not in ACTS:
-            raise BadInput(f"--acts: there is no act {each!r}; there are {', '.join(ACTS)}")
+        if each not in known_names:
+            raise BadInput(f"{option}: there is no {each!r}; there are {', '.join(known_names)}")
     return found
 
 

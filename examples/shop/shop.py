@@ -95,11 +95,10 @@ class Shop:
 
     def start(self, service: str) -> Process:
         """Start an instance; returns at once."""
-        target = (
-            ["gateway", str(GATEWAY)]
-            if service == "gateway"
-            else ["run", f"examples.shop.switches:{service}"]
-        )
+        settings = self._settings.get(service, {})
+        target = ["run", f"examples.shop.switches:{service}"]
+        if service == "gateway" and "SHOP_WITHOUT_DRAIN" not in settings:
+            target = ["gateway", str(GATEWAY)]
         name = self._processes.name_for(service)
         return self._processes.start(
             name,
@@ -110,7 +109,7 @@ class Shop:
             env={
                 **self._environment,
                 "OTEL_RESOURCE_ATTRIBUTES": f"service.instance.id={name}",
-                **self._settings.get(service, {}),
+                **settings,
             },
         )
 

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import requests
@@ -19,6 +19,7 @@ from examples.shop.received import Received
 from examples.shop.shop import CATALOG_SETTINGS, INSTANCES, Registry, Shop
 from examples.shop.stage import Stage
 from examples.shop.terminal import Terminal
+from examples.shop.without import settings
 
 READY_WITHIN = 40.0
 """Seconds all services get to start: they start at once, on however few cores there are."""
@@ -38,7 +39,7 @@ class Options:
     :param registry: the address of a Consul that runs; "" to start one.
     :param program: the Consul program to start; "" for ``chassis dev``.
     :param acts: names of the acts to play.
-    :param without: environment that switches features off, by service.
+    :param without: features to play without.
     :param rate: requests a second.
     :param quick: waits are cut to two fifths.
     :param keep: leave it running after the last act.
@@ -47,7 +48,7 @@ class Options:
     registry: str = ""
     program: str = ""
     acts: tuple[str, ...] = tuple(ACTS)
-    without: dict[str, dict[str, str]] = field(default_factory=dict)
+    without: frozenset[str] = frozenset()
     rate: float = 200.0
     quick: bool = False
     keep: bool = False
@@ -68,7 +69,7 @@ def play(options: Options, folder: Path) -> bool:
                 "collector-1", "examples.shop.collector", str(folder / "received.jsonl")
             )
             wait_for(collector.is_ready, READY_WITHIN)
-            shop = Shop(running, registry, collector.address, folder, options.without)
+            shop = Shop(running, registry, collector.address, folder, settings(options.without))
             load = running.start(
                 "load-1", "examples.shop.load", "--registry", registry.address, "--rate", str(options.rate)
             )
@@ -127,10 +128,10 @@ def start_consul(running: Processes, program: str) -> Registry:
         "dns": -1,
         "grpc": -1,
     }
-    settings = running.folder / "consul.json"
-    settings.write_text(json.dumps({"ports": ports}))
+    configuration = running.folder / "consul.json"
+    configuration.write_text(json.dumps({"ports": ports}))
     agent = running.start_program(
-        "registry-1", program, "agent", "-dev", "-bind", "127.0.0.1", "-config-file", str(settings)
+        "registry-1", program, "agent", "-dev", "-bind", "127.0.0.1", "-config-file", str(configuration)
     )
     registry = Registry(f"127.0.0.1:{http}")
 

@@ -3,14 +3,21 @@
 ``chassis run examples.shop.switches:payments`` serves ``examples.shop.payments:app`` with a switch
 inside: ``POST /switch?mode=fail`` makes it answer 503 after 0.2 s, ``hang`` not at all, ``ok`` as it
 should. ``GET /switch`` tells how many requests have arrived while it was not ``ok``.
+
+With ``SHOP_WITHOUT_DRAIN`` set, services and gateway stop as they would without a chassis.
 """
 
 import asyncio
 import importlib
 import json
+import os
+import signal
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
+
+from chassis import Chassis, Gateway
 
 SLOW = {"orders": 0.25}
 """Seconds a POST takes longer: a warehouse that confirms, so that orders are under way when a process stops."""
@@ -84,13 +91,37 @@ def switch_flask(app: Any, switch: Switch) -> None:
         return None
 
 
+def undrain(chassis: Chassis) -> None:
+    """Give SIGTERM back to the server, which then stops at once, as it does by itself."""
+
+    def give_back(service: str, address: object) -> None:
+        # What granian does on SIGTERM it does on SIGINT too.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
+
+    chassis.on_ready(give_back)
+
+
+def switched(service: str) -> tuple[Any, Chassis]:
+    """The application of ``examples.shop.<service>`` with a switch inside its chassis, and the chassis."""
+    module = importlib.import_module(f"examples.shop.{service}")
+    if hasattr(module.app, "add_middleware"):
+        module.app.add_middleware(switch_asgi, switch=Switch(), slow=SLOW.get(service, 0.0))
+    else:
+        switch_flask(module.app, Switch())
+    return module.app, module.chassis
+
+
+def plain_gateway() -> tuple[Any, Chassis]:
+    """The gateway as ``chassis gateway`` serves it, and its chassis."""
+    chassis = Chassis("gateway")
+    return chassis.asgi(Gateway(Path(__file__).with_name("gateway.toml"), chassis.upstreams)), chassis
+
+
 def __getattr__(service: str) -> Any:
-    """The application of ``examples.shop.<service>``, with a switch inside its chassis."""
+    """The application to serve for a service."""
     if service.startswith("_"):
         raise AttributeError(service)
-    app = importlib.import_module(f"examples.shop.{service}").app
-    if hasattr(app, "add_middleware"):
-        app.add_middleware(switch_asgi, switch=Switch(), slow=SLOW.get(service, 0.0))
-    else:
-        switch_flask(app, Switch())
+    app, chassis = plain_gateway() if service == "gateway" else switched(service)
+    if os.environ.get("SHOP_WITHOUT_DRAIN"):
+        undrain(chassis)
     return app
