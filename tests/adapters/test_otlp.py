@@ -262,16 +262,6 @@ def test_a_burst_of_10000_with_a_healthy_receiver_loses_none(receiver: Receiver)
     assert max(len(post.body) for post in receiver.posts) < 512 * 400
 
 
-def test_a_burst_beyond_the_bound_waits_for_the_encoder(receiver: Receiver) -> None:
-    """A healthy receiver costs no record even to who logs faster than a thread can encode."""
-    sink = logs_to(receiver.url, queue=2_000, batch=100)
-    one = record()
-    for _ in range(10_000):
-        sink.accept(one)
-    assert sink.close(20)
-    assert len(receiver.records) == 10_000
-
-
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_503_and_then_200_delivers(receiver: Receiver, status: int) -> None:
     """Whatever may pass is tried again, and what was tried again arrives once."""

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chassis.logs._scrub import DEPTH, ITEMS, REDACTED, TEXT, Scrubber, cut
@@ -188,7 +188,7 @@ def test_case_23_what_contains_itself_ends() -> None:
     assert shown == '{"n": [[[["[...]"]]]]}'
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -45,15 +44,14 @@ class Shipper(Generic[RecordT]):
     Nothing is given up but for a reason that is counted. A receiver that does not answer, or asks
     to be left alone for a while, is tried again, with backoff, for as long as the process lives;
     meanwhile the queue grows to its bound, and then the oldest record makes way for the newest. No
-    caller waits for the receiver; one that logs faster than a thread can encode gives up the
-    processor while the queue is more than half full. After a fork the child begins with an empty queue and a thread of its own;
-    what the parent had accepted, the parent ships.
+    caller ever waits: a burst may be as long as the queue. After a fork the child begins with an
+    empty queue and a thread of its own; what the parent had accepted, the parent ships.
 
     :param name: in events and the thread's name: ``traces``, ``logs``.
     :param bound: records that wait at most.
     :param batch: records in one request.
     :param linger: seconds after which an incomplete batch is sent.
-    :param bus: told when the receiver fails and recovers, and of the first record lost.
+    :param bus: told when the receiver fails and recovers, and of records lost.
     """
 
     def __init__(
@@ -120,10 +118,6 @@ class Shipper(Generic[RecordT]):
             self._start()
         if waiting >= self._batch:
             self._ring()
-            if waiting > self._bound // 2 and not self._failing:
-                # A burst: the processor goes to the shipping thread for a moment. This waits for no
-                # network, and does nothing while that thread itself waits.
-                time.sleep(0)
         return True
 
     @property
