@@ -70,8 +70,8 @@ def test_harmless_names(key: str) -> None:
 
 def test_further_names_are_given_by_option() -> None:
     """As words or as whole names."""
-    scrubber = Scrubber(["iban", "customer_number"])
-    for key in ("iban", "their_iban", "customerNumber", "the-customer-number"):
+    scrubber = Scrubber(["iban", "customer_number", "date-of-birth"])
+    for key in ("dateOfBirth", "iban", "their_iban", "customerNumber", "the-customer-number"):
         assert scrubber.sensitive(key)
     assert not scrubber.sensitive("customer")
     assert not SCRUBBER.sensitive("iban")
@@ -105,6 +105,7 @@ def test_secrets_in_urls(text: str, expected: str) -> None:
         ("ValueError: password=hunter2", f"ValueError: password={REDACTED}"),
         ("Authorization: Bearer hunter2, x", f"Authorization: {REDACTED}, x"),
         ("{'api_key': 'hunter2', 'a': 'b'}", f"{{'api_key': '{REDACTED}', 'a': 'b'}}"),
+        ("password=hunter2 and token: hunter2", f"password={REDACTED} and token: {REDACTED}"),
         ('{"token":"hunter2"}', f'{{"token":"{REDACTED}"}}'),
         ("a: b: secret = hunter2; c", f"a: b: secret = {REDACTED}; c"),
         ("http://u:hunter2@h/?token=hunter2", f"http://u:{REDACTED}@h/?token={REDACTED}"),
