@@ -256,6 +256,29 @@ def test_case_39_an_instance_is_busy_until_its_body_is_closed(serve: Serve, call
     assert caller.in_flight() == 0
 
 
+def test_an_event_stream_is_judged_by_its_headers(serve: Serve, calling: Calling) -> None:
+    """It stays open for as long as both sides like, and a breaker's probe must not wait for its end."""
+    events = answer(body=b"data: 1\n\n" * 10_000, headers={"Content-Type": "text/event-stream"})
+    server = serve(script=[answer(500)], behaviour=events)
+    breaker = BreakerOptions(consecutive_failures=1, open_for=0.1, probes=1)
+    caller = calling(catalog(server), None, breaker)
+    caller.get()
+    (endpoint,) = caller.upstream.endpoints.endpoints()
+    wait_until(lambda: endpoint.state.breaker.ready, what="a probe to be admitted")
+    if caller.asynchronous:
+
+        async def stream() -> None:
+            async with caller.client.stream("GET", "/"):
+                assert endpoint.state.breaker.state is BreakerState.CLOSED
+                assert caller.in_flight() == 1
+
+        caller.wait(stream())
+    else:
+        with caller.client.stream("GET", "/"):
+            assert endpoint.state.breaker.state is BreakerState.CLOSED
+            assert caller.in_flight() == 1
+
+
 def test_a_body_that_breaks_off_is_the_instances_failure(serve: Serve, calling: Calling) -> None:
     caller = calling(catalog(serve(cut_body)), None, BreakerOptions(consecutive_failures=1))
     with pytest.raises(caller.http.module.RemoteProtocolError):

@@ -24,9 +24,13 @@ class Service:
     def __init__(self) -> None:
         self.requests: list[bytes] = []
         self.port = 0
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.tasks.add(asyncio.create_task(self.serve(reader, writer)))
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 body = await reader.readexactly(4) if b"content-length: 4" in head.lower() else b""
@@ -42,16 +46,18 @@ class Service:
                         b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nLocation: " + location + b"\r\n\r\ndone"
                     )
                 await writer.drain()
-        writer.close()
 
 
 @pytest_asyncio.fixture
 async def service() -> AsyncIterator[Service]:
     it = Service()
-    server = await asyncio.start_server(it.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(it.accept, "127.0.0.1", 0)
     it.port = server.sockets[0].getsockname()[1]
     yield it
     server.close()
+    for task in it.tasks:
+        task.cancel()
+    await asyncio.gather(*it.tasks, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

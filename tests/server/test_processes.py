@@ -77,9 +77,7 @@ def passing(registry: str) -> list[int]:
 @pytest.mark.parametrize(
     ("server", "app", "workers"),
     [
-        ("uvicorn", "fastapi", 1),
         ("uvicorn", "fastapi", 2),
-        ("granian", "fastapi", 1),
         ("granian", "fastapi", 2),
         ("chassis", "fastapi", 1),
         ("chassis", "flask", 1),

@@ -338,6 +338,10 @@ def _answer(
 ) -> Any:
     """The answer for the caller: what is still owed falls due when its body is closed."""
     status = response.status_code
+    if response.headers.get("Content-Type", "").startswith("text/event-stream"):
+        # Open for as long as both sides like: the breaker has its answer with the headers, and a
+        # probe must not wait for the stream's end.
+        admitted.permit.settle(outcome)
     ending.owe(
         admitted.settle if outcome is Outcome.SUCCESS else lambda _, error: admitted.settle(outcome, error)
     )

@@ -25,7 +25,7 @@ from chassis.core import (
     Registrar,
     policies,
 )
-from chassis.discovery import CompositeDiscovery, StaticDiscovery
+from chassis.discovery import CompositeDiscovery, StaticDiscovery, parse_urls
 from chassis.health import Health, State
 from chassis.secrets import FileSecrets, SecretStore
 from chassis.server import Address, ServerOptions
@@ -141,8 +141,12 @@ class Runtime:
             from chassis.adapters.dns import DNSDiscovery
 
             options = self.options
-            located = {name: each.urls for name, each in options.services.items()}
-            sources: list[Discovery] = [StaticDiscovery(located, origin="chassis.services")]
+            located = {}
+            for name, each in options.services.items():
+                origin = self._options.origin(("services", name))
+                parse_urls(name, each.urls, setting=f"{TABLE}.services.{name}", origin=origin)
+                located[name] = each.urls
+            sources: list[Discovery] = [StaticDiscovery(located)]
             if self._consul is not None:
                 sources.append(ConsulDiscovery(self._consul, options.discovery))
             sources.append(DNSDiscovery())
@@ -165,6 +169,7 @@ class Runtime:
         self._telemetry = Telemetry(self.service, self.options, self._environment)
         self._override_policies()
         self._policy_changes = self._options.subscribe(lambda old, new, changed: self._override_policies())
+        self._discover()
         self.upstreams.open()
         self._add_checks()
         self._jobs.append(background.start(self.health.run, name="health"))
