@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "site", "build", "dist", "mutants", "examples", "docs")
+LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "site", "build", "dist", "mutants")
 KILLED = {"killed", "timeout", "segfault"}
 
 
@@ -61,6 +61,7 @@ def mutate(machine: str, tests: list[str], *, diffs: bool) -> Result:
             file.write(
                 "\n[tool.mutmut]\n"
                 'source_paths = ["src"]\n'
+                'also_copy = ["docs", "examples"]\n'
                 f"only_mutate = {json.dumps([machine])}\n"
                 f"pytest_add_cli_args_test_selection = {json.dumps(tests)}\n"
                 'pytest_add_cli_args = ["-p", "no:cacheprovider", "-m", "not integration"]\n'
