@@ -15,6 +15,7 @@ import enum
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,14 +51,20 @@ def text_of_type(annotation: Any) -> Any:
     return Verbatim(annotation) if isinstance(annotation, str) else annotation
 
 
+PLAIN = (type(None), bool, int, float, complex, str, bytes, tuple, frozenset, set, list, dict)
+
+
 def text_of_default(value: Any) -> Any:
+    """Plain values as they are; of others the kind alone, as what they hold differs by machine."""
     if value is inspect.Parameter.empty:
         return value
     if isinstance(value, BuiltinFunctionType | FunctionType | type):
         return Verbatim(value.__qualname__)
     if isinstance(value, enum.Enum):
-        return Verbatim(str(value) if isinstance(value, str) else f"{type(value).__name__}.{value.name}")
-    return Verbatim(f"<{type(value).__name__}>") if " at 0x" in repr(value) else value
+        return Verbatim(f"{type(value).__name__}.{value.name}")
+    if type(value) in PLAIN or re.fullmatch(r"<[a-z ]+>", repr(value)):
+        return value
+    return Verbatim(f"<{type(value).__name__}>")
 
 
 def signature(function: Any) -> str:
