@@ -84,7 +84,7 @@ def payments(stage: Stage) -> None:
     stage.shop.switch("payments", "ok")
     mended = time.monotonic()
     stage.terminal.say("   payments is in order again")
-    closed = stage.until(lambda: set(stage.shop.breakers("orders")["payments"]) == {"closed"}, 15)
+    closed = stage.until(lambda: stage.shop.breakers("orders", "payments") == {"closed"}, 15)
     took = time.monotonic() - mended
     stage.watch(1)
     window = stage.end(act)
@@ -206,7 +206,7 @@ def rolling(stage: Stage) -> None:
         ready and ended and not statuses,
         f"{len(stopped)} instances replaced and ended {statuses or 'in order'}",
     )
-    stage.terminal.say(f"   the event stream was opened {window.opened} times")
+    stage.terminal.say(f"   the event stream ended cleanly and was opened again {window.opened} times")
 
 
 def start(stage: Stage, service: str) -> bool:

@@ -153,14 +153,24 @@ class Shop:
         """What an instance tells of itself."""
         return json.loads(self._http.get(f"{process.address}/health").content)
 
-    def breakers(self, service: str) -> dict[str, list[str]]:
-        """The states of the breakers that the instances of a service keep, by the service they guard."""
-        states: dict[str, list[str]] = {}
-        for process in self.running[service]:
-            for key, policy in self.health(process).get("policies", {}).items():
-                if key.startswith("client:") and key.endswith("/breaker"):
-                    guarded = key.removeprefix("client:").removesuffix("/breaker")
-                    states.setdefault(guarded, []).extend(
-                        each["state"] for each in policy["instances"].values()
-                    )
-        return states
+    def callees(self, process: Process) -> dict[str, dict[str, str]]:
+        """The instances an instance knows of, by service, each with the state of its breaker.
+
+        Instances that are out of rotation are left out: nobody asks them, whatever their breaker says.
+        """
+        policies = self.health(process)["policies"]
+        found: dict[str, dict[str, str]] = {}
+        for key, policy in policies.items():
+            service = key.removeprefix("client:")
+            if service in INSTANCES:
+                breakers = policies[f"{key}/breaker"]["instances"]
+                found[service] = {
+                    name: breakers[name]["state"]
+                    for name, instance in policy["instances"].items()
+                    if instance["status"] == "passing" and name in breakers
+                }
+        return found
+
+    def breakers(self, service: str, guarded: str) -> set[str]:
+        """The states of the breakers by which the instances of ``service`` guard another."""
+        return {state for each in self.running[service] for state in self.callees(each)[guarded].values()}

@@ -1,6 +1,7 @@
 """What the acts play on: the shop, the load, the receiver's file, and the time."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,16 +103,17 @@ class Stage:
             )
 
     def _look_at_breakers(self) -> str:
-        troubled = []
-        for service in ("gateway", "orders"):
+        found: Counter[str] = Counter()
+        for process in [*self.shop.running["gateway"], *self.shop.running["orders"]]:
             try:
-                found = self.shop.breakers(service)
+                callees = self.shop.callees(process)
             except httpx2.HTTPError:
-                troubled.append(f"{service} does not tell")
+                found[f"{process.name} does not tell"] += 1
                 continue
-            for guarded, states in found.items():
-                troubled += [f"{service}→{guarded} {state}" for state in states if state != "closed"]
-        return ", ".join(troubled) or "all closed"
+            for service, states in callees.items():
+                asking = process.name.rpartition("-")[0]
+                found.update(f"{asking}→{service} {state}" for state in states.values() if state != "closed")
+        return ", ".join(f"{number} {text}" for text, number in found.items()) or "all closed"
 
     # Acts
 

@@ -63,13 +63,13 @@ def play(options: Options, folder: Path) -> bool:
     """
     terminal = Terminal()
     with processes(folder) as running:
+        received = folder / "received.jsonl"
+        collector = running.start("collector-1", "examples.shop.collector", str(received))
         registry = open_registry(running, options)
         with own_documents(registry):
-            collector = running.start(
-                "collector-1", "examples.shop.collector", str(folder / "received.jsonl")
-            )
             wait_for(collector.is_ready, READY_WITHIN)
             shop = Shop(running, registry, collector.address, folder, settings(options.without))
+            terminal.say(open_shop(shop), f"registry {registry.address}, output in {folder}")
             load = running.start(
                 "load-1", "examples.shop.load", "--registry", registry.address, "--rate", str(options.rate)
             )
@@ -78,11 +78,11 @@ def play(options: Options, folder: Path) -> bool:
                 running,
                 shop,
                 LoadFile(load.out),
-                Received(folder / "received.jsonl"),
+                Received(received),
                 rate=options.rate,
                 pace=QUICK if options.quick else 1.0,
             )
-            open_shop(stage, load)
+            wait_for(load.is_ready, READY_WITHIN)
             for name in options.acts:
                 ACTS[name](stage)
             if options.keep:
@@ -172,16 +172,13 @@ def own_documents(registry: Registry) -> Iterator[None]:
             registry.forget(INSTANCES)
 
 
-def open_shop(stage: Stage, load: Process) -> None:
-    """Start everything at once, and wait until the load runs."""
+def open_shop(shop: Shop) -> str:
+    """Start everything at once, and wait until all of it is in rotation; says how it went."""
     began = time.monotonic()
-    waiting = [stage.shop.start(service) for service, number in INSTANCES.items() for _ in range(number)]
-    wait_for(lambda: sum(map(stage.shop.registered, waiting)) == len(waiting), READY_WITHIN)
-    wait_for(load.is_ready, READY_WITHIN)
-    stage.terminal.say(
-        f"{len(waiting)} instances of {len(INSTANCES)} services in {time.monotonic() - began:.1f} s;"
-        f" registry {stage.shop.registry.address}, output in {stage.processes.folder}"
-    )
+    started = [shop.start(service) for service, number in INSTANCES.items() for _ in range(number)]
+    wait_for(lambda: sum(map(shop.registered, started)) == len(started), READY_WITHIN)
+    took = time.monotonic() - began
+    return f"{len(started)} instances of {len(INSTANCES)} services ready in {took:.1f} s;"
 
 
 def keep(stage: Stage, collector: Process) -> None:
