@@ -10,6 +10,7 @@ import pytest
 
 from chassis.breaker import BreakerOptions, BreakerState
 from chassis.client import ClientOptions
+from chassis.client._line import _admit
 from chassis.core import (
     BulkheadFull,
     CircuitOpen,
@@ -17,6 +18,7 @@ from chassis.core import (
     DeadlineExceeded,
     Instance,
     NoInstance,
+    Outcome,
     Rejected,
     deadline_scope,
 )
@@ -129,6 +131,18 @@ def test_a_get_answered_by_a_gateway_error_is_tried_on_another_instance(
     caller = calling(catalog(serve(answer(status)), serve()))
     for _ in range(4):
         assert caller.get().status_code == 200
+
+
+def test_an_instance_that_was_tried_is_passed_over(serve: Serve, calling: Calling) -> None:
+    caller = calling(catalog(serve(), serve()))
+    caller.get()
+    first, second = caller.upstream.endpoints.endpoints()
+    for _ in range(6):
+        admitted = _admit(caller.upstream, [first])
+        assert admitted is not None
+        assert admitted.pick.endpoint is second
+        admitted.settle(Outcome.SUCCESS)
+    assert _admit(caller.upstream, [first, second]) is None
 
 
 def test_an_answer_that_says_no_retry_is_the_answer(serve: Serve, calling: Calling) -> None:

@@ -32,7 +32,7 @@ def start(registry: str) -> Iterator[Any]:
     with ExitStack() as stack:
 
         def begin(
-            server: str, app: str, *, workers: int = 1, drain: float = 0.5
+            server: str, app: str, *, workers: int = 1, drain: float = 0.5, level: str = "warning"
         ) -> tuple[ManagedProcess, int]:
             port = free_port()
             commands = {
@@ -59,7 +59,7 @@ def start(registry: str) -> Iterator[Any]:
                     env={
                         "CONSUL_HTTP_ADDR": registry,
                         "CHASSIS_SERVER__DRAIN": str(drain),
-                        "CHASSIS_LOGS__LEVEL": "warning",
+                        "CHASSIS_LOGS__LEVEL": level,
                     },
                 )
             )
@@ -124,7 +124,8 @@ def test_other_frameworks_are_served_registered_and_drained(registry: str, start
 
 
 def test_two_workers_are_one_registration(registry: str, start: Any) -> None:
-    start("chassis", "fastapi", workers=2)
+    process, _ = start("chassis", "fastapi", workers=2, level="info")
+    wait_until(lambda: process.output.count("registration.confirmed") == 2, 10, "both workers to register")
     assert len(passing(registry)) == 1
 
 

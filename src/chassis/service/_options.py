@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from chassis.adapters.consul import ConsulDiscoveryOptions, ConsulRegistrarOptions
+from chassis.adapters.otlp import OtlpOptions
 from chassis.core.options import Seconds, check_count, check_seconds
 from chassis.core.secrets import Secret
 from chassis.logs import LogOptions
@@ -80,6 +81,7 @@ class ChassisOptions:
         it the service starts and serves, and tries them again in the background.
     :param health_token: shows ``/health`` in full to who presents it as a bearer token.
     :param secrets_dir: folder whose files are secrets, each called as its variable would be.
+    :param secrets_poll: seconds between two reads of a secret that stands in OpenBao or Vault.
     :param flush: seconds telemetry gets at stop to be delivered.
     """
 
@@ -92,12 +94,15 @@ class ChassisOptions:
     worker: WorkerOptions = field(default_factory=WorkerOptions)
     logs: LogOptions = field(default_factory=LogOptions)
     tracing: TracingOptions = field(default_factory=TracingOptions)
+    otlp: OtlpOptions = field(default_factory=OtlpOptions)
     required: tuple[str, ...] = ()
     health_token: Secret | None = None
     secrets_dir: str = ""
+    secrets_poll: Seconds = 30.0
     flush: Seconds = 5.0
 
     def __post_init__(self) -> None:
+        check_seconds("secrets_poll", self.secrets_poll)
         check_seconds("flush", self.flush)
 
 

@@ -7,6 +7,7 @@ secret store are reached; everything else may come from them.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from chassis.adapters.consul import ConsulAPI, ConsulDiscovery, ConsulOptions, ConsulRegistrar
-from chassis.background import Job, background
+from chassis.background import background
 from chassis.client import ServiceUpstreams, check_service_name
 from chassis.config import Configuration, apply
 from chassis.core import (
@@ -25,8 +26,10 @@ from chassis.core import (
     Registrar,
     policies,
 )
+from chassis.core.options import Seconds, check_seconds
 from chassis.discovery import CompositeDiscovery, StaticDiscovery, parse_urls
 from chassis.health import Health, State
+from chassis.metrics import register_gauge
 from chassis.secrets import FileSecrets, SecretStore
 from chassis.server import Address, ServerOptions
 from chassis.service._options import KNOWN, PREFIX, TABLE, ChassisOptions
@@ -43,6 +46,10 @@ class _Bootstrap:
 
     required: tuple[str, ...] = ()
     secrets_dir: str = ""
+    secrets_poll: Seconds = 30.0
+
+    def __post_init__(self) -> None:
+        check_seconds("secrets_poll", self.secrets_poll)
 
 
 class Runtime:
@@ -75,7 +82,7 @@ class Runtime:
             file=file,
             environment=environment,
             secrets=self._secrets,
-            local_only=(f"{TABLE}.required", f"{TABLE}.secrets_dir"),
+            local_only=tuple(f"{TABLE}.{each.name}" for each in dataclasses.fields(_Bootstrap)),
             known=KNOWN,
             prepare=self._prepare,
         )
@@ -91,7 +98,8 @@ class Runtime:
         self._consul: ConsulAPI | None = None
         self._telemetry: Telemetry | None = None
         self._registration: SharedRegistration | None = None
-        self._jobs: list[Job] = []
+        self._checking: asyncio.Task[None] | None = None
+        self._gauges: list[Callable[[], None]] = []
         self._started = False
 
     @property
@@ -126,7 +134,8 @@ class Runtime:
         if environment.get("BAO_ADDR") or environment.get("VAULT_ADDR"):
             from chassis.adapters.vault import VaultOptions, VaultSecrets
 
-            self._secrets.add(VaultSecrets(VaultOptions.from_environment(environment)))
+            options = VaultOptions.from_environment(environment)
+            self._secrets.add(VaultSecrets(dataclasses.replace(options, poll=bootstrap.secrets_poll)))
         if environment.get("CONSUL_HTTP_ADDR"):
             from chassis.adapters.consul import ConsulKV
 
@@ -172,7 +181,16 @@ class Runtime:
         self._discover()
         self.upstreams.open()
         self._add_checks()
-        self._jobs.append(background.start(self.health.run, name="health"))
+        # In the loop that starts it, where a service's own async checks belong.
+        self._checking = asyncio.create_task(self.health.run(), name="chassis:health")
+        self._gauges.append(
+            register_gauge(
+                "chassis_breaker_open",
+                "1 while a circuit breaker is open or half-open, else 0.",
+                ["breaker"],
+                self._breaker_gauge,
+            )
+        )
         self.health.state = State.READY
 
     async def listening(self, address: Address) -> None:
@@ -200,8 +218,10 @@ class Runtime:
     async def stop(self) -> None:
         """End what runs and deliver what telemetry accepted."""
         self.health.state = State.STOPPED
-        for job in self._jobs:
-            job.cancel()
+        if self._checking is not None:
+            self._checking.cancel()
+        while self._gauges:
+            self._gauges.pop()()
         self.upstreams.close()
         await self.configuration.stop()
         await self._secrets.aclose()
@@ -258,6 +278,17 @@ class Runtime:
 
         # Not critical: what is known goes on being used, and no other instance has more.
         self.health.check("consul", consul_answers, critical=False, ttl=1.0)
+
+    def _breaker_gauge(self) -> dict[tuple[str, ...], float]:
+        """Every breaker's state by its name: those of decorated functions, and of each instance called."""
+        states: dict[tuple[str, ...], float] = {}
+        for key, described in {**policies.describe(), **self.registry.describe()}.items():
+            if key.startswith("breaker:"):
+                states[(key,)] = float(described["state"] != "closed")
+            elif key.startswith("client:") and key.endswith("/breaker"):
+                for instance, each in described["instances"].items():
+                    states[(f"{key}/{instance}",)] = float(each["state"] != "closed")
+        return states
 
     def describe(self) -> dict[str, Any]:
         """All of it as plain values, for ``/health``."""

@@ -19,7 +19,16 @@ from chassis.tracing import (
 )
 
 if TYPE_CHECKING:
+    from chassis.adapters.otlp import Shipper
     from chassis.service._options import ChassisOptions
+
+
+_ENDPOINTS = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+)
+"""Nothing is sent anywhere unless somebody says where."""
 
 
 class Telemetry:
@@ -30,16 +39,18 @@ class Telemetry:
 
     def __init__(self, service: str, options: ChassisOptions, environment: Mapping[str, str] | None) -> None:
         environ = os.environ if environment is None else environment
+        self._sinks: dict[str, Shipper[Any]] = {}
         log_sink = trace_sink = None
-        self._sinks: dict[str, Any] = {}
-        if _exports(environ):
+        # Asked first, as the exporter's own libraries are dear to import.
+        if any(environ.get(name) for name in _ENDPOINTS):
             from chassis.adapters.otlp import log_shipper, span_shipper
 
             resource = resource_attributes(service, options.tracing.resource)
-            if _wanted(environ, "OTEL_LOGS_EXPORTER"):
-                log_sink = self._sinks["logs"] = log_shipper(resource, environ)
-            if _wanted(environ, "OTEL_TRACES_EXPORTER"):
-                trace_sink = self._sinks["traces"] = span_shipper(resource, environ)
+            log_sink = log_shipper(resource, environ, options=options.otlp)
+            trace_sink = span_shipper(resource, environ, options=options.otlp)
+        for signal, sink in (("logs", log_sink), ("traces", trace_sink)):
+            if sink is not None:
+                self._sinks[signal] = sink
         self._logs: Logs = configure(service, options.logs, ids=current_ids, sink=log_sink)
         self._provider: ProviderHandle | None = None
         if trace_sink is not None:
@@ -53,9 +64,9 @@ class Telemetry:
     def close(self, timeout: float) -> dict[str, Any]:
         """Deliver what was accepted, for at most ``timeout`` seconds in all, and say what became of it."""
         until = monotonic() + timeout
-        self._unsubscribe()
         if self._provider is not None:
             self._provider.shutdown(timeout)
+        self._unsubscribe()
         # Logs go last, so that they can tell of trouble with the traces.
         if (sink := self._sinks.get("logs")) is not None:
             sink.close(max(0.1, until - monotonic()))
@@ -64,22 +75,6 @@ class Telemetry:
         emit("info", "process.stopped", logger="chassis", telemetry=counts)
         self._logs.shutdown(0.1)
         return counts
-
-
-def _exports(environ: Mapping[str, str]) -> bool:
-    """Whether an OTLP receiver is configured: nothing is sent anywhere unless somebody says where."""
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return False
-    names = (
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
-    )
-    return any(environ.get(name) for name in names)
-
-
-def _wanted(environ: Mapping[str, str], name: str) -> bool:
-    return environ.get(name, "otlp").strip().lower() != "none"
 
 
 def _tell(event: Event) -> None:

@@ -1,0 +1,173 @@
+"""The composition root, in one process and without infrastructure."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from chassis import BreakerOptions, Chassis, CircuitBreaker, ClientOptions, ConfigError
+from chassis.core import Instance, events
+from chassis.discovery import MemoryDiscovery
+from chassis.metrics import render
+from tests.client.scripted import ScriptedServer, answer
+from tests.support.waiting import eventually
+
+
+def test_constructing_reads_nothing(tmp_path: Path) -> None:
+    """Not even a setting that is wrong: it is told at the first use."""
+    (tmp_path / "chassis.toml").write_text("not toml")
+    chassis = Chassis("shop", file=tmp_path / "chassis.toml", environment={"CHASSIS_NONSENSE": "1"})
+    chassis.client("catalog", timeout=0.5)
+    chassis.settings(Shop)
+    with pytest.raises(ConfigError, match="not TOML"):
+        chassis.explain()
+
+
+@pytest.mark.parametrize("name", ["", "no spaces", "-x", "a" * 64, "a/b"])
+def test_a_name_that_can_be_no_host_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="no service name"):
+        Chassis(name)
+
+
+def test_the_options_of_a_service_are_given_once() -> None:
+    chassis = Chassis("shop", environment={})
+    chassis.client("catalog", timeout=0.5)
+    chassis.client("catalog")
+    chassis.sync_client("catalog", timeout=0.5)
+    with pytest.raises(ConfigError, match="client:catalog"):
+        chassis.client("catalog", timeout=0.7)
+    with pytest.raises(ConfigError, match="beside options"):
+        chassis.client("orders", timeout=1.0, options=ClientOptions())
+
+
+def test_the_front_door_gives_decorators_whatever_was_imported_before() -> None:
+    code = (
+        "import chassis.retries, chassis.fallbacks, chassis.service;"
+        "from chassis import retry, fallback, timeout, bulkhead, log;"
+        "print(all(callable(each) for each in (retry, fallback, timeout, bulkhead)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "True"
+
+
+class Shop(BaseModel):
+    currency: str = "USD"
+
+
+@pytest.mark.asyncio
+async def test_file_and_environment_give_a_service_its_settings(tmp_path: Path) -> None:
+    file = tmp_path / "shop.toml"
+    file.write_text('currency = "EUR"\n[chassis.server]\ndrain = "50ms"\n')
+    chassis = Chassis("shop", file=file, environment={"CHASSIS_SERVER__GRACE": "3s"})
+    settings = chassis.settings(Shop)
+    async with chassis:
+        assert settings.currency == "EUR"
+        assert settings.origin("currency") == str(file)
+        explained = chassis.explain()
+        assert "environment CHASSIS_SERVER__GRACE" in explained
+        assert "0.05" in explained
+
+
+@pytest.mark.asyncio
+async def test_policies_follow_the_file_while_the_service_runs(tmp_path: Path) -> None:
+    """Those of decorated functions, the client's own, and those that register later."""
+    file = tmp_path / "shop.toml"
+    file.write_text('[chassis.policies."breaker:late"]\nfailure_rate = 0.25\n')
+    breaker = CircuitBreaker("live-payments", failure_rate=0.5)
+    chassis = Chassis("shop", file=file, environment={})
+    chassis.client("catalog", timeout=0.5)
+    async with chassis:
+        late = CircuitBreaker("late")
+        assert late.options.failure_rate == 0.25
+        file.write_text(
+            '[chassis.policies."breaker:live-payments"]\nfailure_rate = 0.3\n'
+            '[chassis.policies."client:catalog"]\nretries = 0\n'
+            '[chassis.policies."client:catalog/breaker"]\nopen_for = "1s"\n'
+        )
+        await eventually(lambda: breaker.options.failure_rate == 0.3, 5, "the change")
+        described = chassis.describe()["policies"]
+        assert set(described) >= {"breaker:live-payments", "client:catalog", "client:catalog/breaker"}
+        upstream = chassis.upstreams.upstream("catalog")  # type: ignore[attr-defined]  # the shipped Upstreams
+        assert (upstream.options.retries, upstream.options.timeout) == (0, 0.5)
+        assert upstream.breakers.options == BreakerOptions(open_for=1.0)
+        assert late.options.failure_rate == 0.5
+
+        # A value no policy could take never gets in.
+        seen: list[str] = []
+        stop = events.subscribe(lambda event: seen.append(event.name))
+        file.write_text('[chassis.policies."breaker:live-payments"]\nfailure_rate = 30\n')
+        await eventually(lambda: "config.rejected" in seen, 5, "the rejection")
+        stop()
+        assert breaker.options.failure_rate == 0.3
+
+
+@pytest.mark.asyncio
+async def test_breaker_states_stand_in_metrics_and_description() -> None:
+    discovery = MemoryDiscovery()
+    with ScriptedServer(answer(500)) as server:
+        discovery.put(Instance(id="pay-1", service="payments", host="127.0.0.1", port=server.port))
+        chassis = Chassis("shop", environment={}, discovery=discovery)
+        client = chassis.client("payments", breaker=BreakerOptions(consecutive_failures=1))
+        async with chassis, client:
+            assert 'chassis_breaker_open{breaker="client:payments/breaker/pay-1"} 1.0' not in page()
+            await client.get("/")
+            states = chassis.describe()["policies"]["client:payments/breaker"]["instances"]
+            assert states["pay-1"]["state"] == "open"
+            await eventually(
+                lambda: 'chassis_breaker_open{breaker="client:payments/breaker/pay-1"} 1.0' in page(),
+                5,
+                "the page, which is kept for a second",
+            )
+
+
+def page() -> str:
+    return render().body.decode()
+
+
+@pytest.mark.asyncio
+async def test_a_task_runs_again_and_again_also_after_a_failure() -> None:
+    chassis = Chassis("shop", environment={})
+    runs: list[int] = []
+
+    @chassis.task(every=0.01)
+    async def work() -> None:
+        runs.append(len(runs))
+        raise ValueError("this run")
+
+    @chassis.task(every=0.01)
+    def work_in_a_thread() -> None:
+        runs.append(-1)
+
+    async with chassis:
+        await eventually(lambda: len([run for run in runs if run >= 0]) >= 3, 5, "three runs")
+        await eventually(lambda: runs.count(-1) >= 3, 5, "three runs in a thread")
+    ended = len(runs)
+    await asyncio.sleep(0)
+    assert len(runs) == ended
+
+
+@pytest.mark.asyncio
+async def test_an_application_has_one_chassis() -> None:
+    from starlette.applications import Starlette
+
+    app = Starlette()
+    Chassis("shop", environment={}).install(app)
+    with pytest.raises(ConfigError, match="has a chassis already"):
+        Chassis("other", environment={}).install(app)
+    with pytest.raises(ConfigError, match=r"chassis\.asgi\(app\)"):
+        Chassis("shop", environment={}).install(object())
+
+
+def test_two_services_in_one_process_may_call_the_same_one() -> None:
+    """Each has its own client's policies; those of decorated functions are the process's."""
+    first, second = Chassis("a", environment={}), Chassis("b", environment={})
+    first.client("catalog", timeout=1.0)
+    second.client("catalog", timeout=2.0)
+    del first, second
+    gc.collect()
