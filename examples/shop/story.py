@@ -234,6 +234,11 @@ def accepted(process: Process, signal_name: str) -> int | None:
 def verdict(stage: Stage) -> bool:
     """Say how each act went; whether all passed."""
     stage.terminal.title("Verdict")
+    found_in_all = [
+        {"act": act.title, "passed": act.passed, "busy": act.busy, "failures": act.failures}
+        for act in stage.acts
+    ]
+    (stage.processes.folder / "verdict.json").write_text(json.dumps(found_in_all, indent=2))
     for act in stage.acts:
         found = "machine too busy" if act.busy else "; ".join(act.failures) or "passed"
         stage.terminal.verdict(act.passed, f"{act.title}: {found}")
