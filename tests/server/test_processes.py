@@ -48,6 +48,10 @@ def start(registry: str) -> Iterator[Any]:
                     "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "-w", str(workers),
                     "--log-level", "error", f"apps:{app}",
                 ],
+                "preload": [
+                    "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "-w", str(workers), "--preload",
+                    "--log-level", "error", f"apps:{app}",
+                ],
                 "chassis": [
                     "-m", "chassis.cli", "run", f"apps:{app}", "--port", str(port), "--workers", str(workers),
                 ],
@@ -118,7 +122,18 @@ def test_an_open_event_stream_ends_cleanly_within_the_drain(start: Any, server: 
 def test_other_frameworks_are_served_registered_and_drained(registry: str, start: Any, app: str) -> None:
     process, port = start("uvicorn", app)
     assert httpx2.get(f"http://127.0.0.1:{port}/work").json() == {"done": True}
-    assert httpx2.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+    assert httpx2.get(f"http://127.0.0.1:{port}/health").json()["drains_on_sigterm"] is True
+    process.terminate(timeout=15)
+    assert passing(registry) == []
+
+
+def test_a_preloaded_application_registers_in_its_workers_and_leaves_at_exit(
+    registry: str, start: Any
+) -> None:
+    """Gunicorn puts its own handler over ours in a preloaded worker: no drain, and /health says so."""
+    process, port = start("preload", "flask", workers=2)
+    assert httpx2.get(f"http://127.0.0.1:{port}/work").json() == {"done": True}
+    assert httpx2.get(f"http://127.0.0.1:{port}/health").json()["drains_on_sigterm"] is False
     process.terminate(timeout=15)
     assert passing(registry) == []
 

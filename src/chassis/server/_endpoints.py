@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Any
@@ -68,7 +69,11 @@ class Endpoints:
             page = await exposition(accept)
             return 200, page.content_type, page.body
         if path == PROBE_PATH:
-            return 200, "application/json", json.dumps({"service": self._service}).encode()
+            return (
+                200,
+                "application/json",
+                json.dumps({"service": self._service, "pid": os.getpid()}).encode(),
+            )
         if path == "/livez":
             answer = self._health.live()
         elif path == "/readyz":

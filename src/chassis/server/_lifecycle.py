@@ -46,7 +46,6 @@ class Lifecycle:
 
     :param service: the name the process answers to when it probes itself.
     :param drain: returns the seconds to go on serving after deregistration.
-    :param port: returns the port to take for our own among several listeners, or None.
     """
 
     def __init__(
@@ -55,12 +54,10 @@ class Lifecycle:
         hooks: Hooks,
         *,
         drain: Callable[[], float],
-        port: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._service = service
         self._hooks = hooks
         self._drain_seconds = drain
-        self._port = port
         self.draining = False
         """True from the moment the process is told to stop: answers close their connections."""
         self.handles_sigterm = False
@@ -120,7 +117,7 @@ class Lifecycle:
 
     async def _announce(self) -> None:
         try:
-            self.address = await find_own_address(self._service, port=self._port())
+            self.address = await find_own_address(self._service)
             await self._hooks.listening(self.address)
         except Exception as error:  # noqa: BLE001 - it serves all the same; somebody has to hear of it
             events.emit(AnnouncementFailed(subject=self._service, error=f"{type(error).__name__}: {error}"))

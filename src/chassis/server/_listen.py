@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROBE_PATH = "/.well-known/chassis"
-"""Answered by the edge with the service's name, before the application."""
+"""Answered by the edge with the service's name and the process, before the application."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,11 @@ def reachable_host(host: str) -> str:
 
 
 async def answers_as(service: str, address: Address, timeout: float = 1.0) -> bool:
-    """Whether ``address`` speaks plain HTTP and is served by this service's edge."""
+    """Whether this very process serves ``service`` on ``address``, over plain HTTP.
+
+    Workers that share a socket answer for one another, and so may the children of a process that
+    only listens: the answer tells which process it came from.
+    """
     host = reachable_host(address.host)
     try:
         async with asyncio.timeout(timeout):
@@ -71,19 +75,21 @@ async def answers_as(service: str, address: Address, timeout: float = 1.0) -> bo
     if b" 200 " not in head.partition(b"\r\n")[0]:
         return False
     try:
-        return bool(json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])["service"] == service)
-    except (ValueError, KeyError, TypeError):
+        told = json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])
+        return bool(told == {"service": service, "pid": os.getpid()})
+    except ValueError:
         return False
 
 
-async def find_own_address(service: str, *, port: int | None = None, poll: float = 0.01) -> Address:
+async def find_own_address(service: str) -> Address:
     """Wait until this process serves ``service`` on one of its sockets, and say which.
 
-    :param port: take the listener on this port only; None for the first that answers as us.
-    :param poll: seconds between two looks.
+    It looks often at first, as most processes serve at once, and then ever less.
     """
+    pause = 0.01
     while True:
         for address in listening_addresses():
-            if (port is None or address.port == port) and await answers_as(service, address):
+            if await answers_as(service, address):
                 return address
-        await asyncio.sleep(poll)
+        await asyncio.sleep(pause)
+        pause = min(1.0, pause * 1.1)

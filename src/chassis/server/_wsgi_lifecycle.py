@@ -15,10 +15,7 @@ from chassis.background import Job, background
 from chassis.core import events
 from chassis.server._events import AnnouncementFailed
 from chassis.server._lifecycle import Hooks
-from chassis.server._listen import Address, find_own_address, listening_addresses
-
-_LOOK = 0.05
-"""Seconds between two looks for a listener."""
+from chassis.server._listen import Address, find_own_address
 
 
 class WSGILifecycle:
@@ -38,13 +35,11 @@ class WSGILifecycle:
         hooks: Hooks,
         *,
         drain: Callable[[], float],
-        port: Callable[[], int | None] = lambda: None,
         stop_within: float = 10.0,
     ) -> None:
         self._service = service
         self._hooks = hooks
         self._drain_seconds = drain
-        self._port = port
         self._stop_within = stop_within
         self._lock = threading.Lock()
         self._started: Job | None = None
@@ -52,25 +47,25 @@ class WSGILifecycle:
         self._previous: Any = None
         self.draining = False
         """True from the moment the process is told to stop."""
-        self.handles_sigterm = False
-        """Whether SIGTERM drains before it stops."""
         self.address: Address | None = None
         _alive.add(self)
         self._arm()
+
+    @property
+    def handles_sigterm(self) -> bool:
+        """Whether SIGTERM drains before it stops; false where the server has put its own handler over ours."""
+        return bool(signal.getsignal(signal.SIGTERM) == self._on_sigterm)
 
     def ensure_started(self) -> None:
         """Start what serves requests; at the first request at the latest.
 
         :raises Exception: what the start hook raised.
         """
-        self._start().result()
-
-    def _start(self) -> Job:
         with self._lock:
             if self._started is None:
                 self._started = background.start(self._hooks.start, name="start")
                 atexit.register(self._at_exit, os.getpid())
-            return self._started
+        self._started.result()
 
     def retire(self) -> None:
         """Leave start and stop to somebody else: the application is served through the ASGI edge."""
@@ -79,7 +74,6 @@ class WSGILifecycle:
             self._announcing.cancel()
         if self.handles_sigterm:
             signal.signal(signal.SIGTERM, self._previous)
-            self.handles_sigterm = False
 
     def _arm(self) -> None:
         self._started = None
@@ -90,25 +84,20 @@ class WSGILifecycle:
 
     async def _announce(self) -> None:
         try:
-            # Nothing is started before the process serves: an import alone, in a shell or a test,
-            # opens no connection.
-            while not listening_addresses():  # noqa: ASYNC110 - nothing tells when a server listens
-                await asyncio.sleep(_LOOK)
-            await self._start().wait()
-            self.address = await find_own_address(self._service, port=self._port(), poll=_LOOK)
+            # The probe's answer starts what serves it, like any other request: so an import alone,
+            # in a shell, a test or a server's parent process, starts nothing.
+            self.address = await find_own_address(self._service)
             await self._hooks.listening(self.address)
         except Exception as error:  # noqa: BLE001 - it serves all the same; somebody has to hear of it
             events.emit(AnnouncementFailed(subject=self._service, error=f"{type(error).__name__}: {error}"))
 
     def _take_sigterm(self) -> None:
         if threading.current_thread() is not threading.main_thread():
-            self.handles_sigterm = False
             return
         previous = signal.getsignal(signal.SIGTERM)
         if previous != self._on_sigterm:
             self._previous = previous
             signal.signal(signal.SIGTERM, self._on_sigterm)
-        self.handles_sigterm = True
 
     def _on_sigterm(self, number: int, frame: Any) -> None:
         if self.draining or self._started is None:

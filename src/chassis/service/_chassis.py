@@ -62,15 +62,16 @@ class Chassis:
         self._tasks = Tasks()
         self._start_failed: Callable[[Exception], None] = lambda error: None
         self._metrics = ServerMetrics()
+        self._serving: Lifecycle | WSGILifecycle
         self._endpoints = Endpoints(
-            self.name, self._runtime.health, token=self._health_token, describe=self._runtime.describe
+            self.name, self._runtime.health, token=self._health_token, describe=self.describe
         )
         self._lifecycle = Lifecycle(
             self.name,
             self,
             drain=lambda: self._runtime.options.server.drain,
-            port=lambda: self._runtime.options.registration.port,
         )
+        self._serving = self._lifecycle
 
     def __repr__(self) -> str:
         return f"Chassis({self.name!r})"
@@ -90,6 +91,7 @@ class Chassis:
 
     def asgi(self, app: Any) -> ServerEdge:
         """An ASGI application around ``app``: start, stop, context, telemetry, health endpoints."""
+        self._serving = self._lifecycle
         edge = ServerEdge(
             app,
             lifecycle=self._lifecycle,
@@ -102,14 +104,11 @@ class Chassis:
 
     def wsgi(self, app: WSGIApplication) -> WSGIEdge:
         """The same for a WSGI application."""
+        lifecycle = WSGILifecycle(self.name, self, drain=lambda: self._runtime.options.server.drain)
+        self._serving = lifecycle
         edge = WSGIEdge(
             app,
-            lifecycle=WSGILifecycle(
-                self.name,
-                self,
-                drain=lambda: self._runtime.options.server.drain,
-                port=lambda: self._runtime.options.registration.port,
-            ),
+            lifecycle=lifecycle,
             endpoints=self._endpoints,
             metrics=self._metrics,
             options=lambda: self._runtime.options.server,
@@ -244,8 +243,11 @@ class Chassis:
         self._start_failed = listener
 
     def describe(self) -> dict[str, Any]:
-        """The service's policies, sources, registration and telemetry, as plain values."""
-        return self._runtime.describe()
+        """The service's policies, sources, registration and telemetry, as plain values.
+
+        ``drains_on_sigterm`` says whether the server it runs under lets it drain.
+        """
+        return {**self._runtime.describe(), "drains_on_sigterm": self._serving.handles_sigterm}
 
     def run(self) -> None:
         """Run a process without HTTP of its own until SIGTERM or SIGINT.

@@ -26,6 +26,7 @@ from chassis.core import (
     Registrar,
     policies,
 )
+from chassis.core.forks import tell_after_fork
 from chassis.core.options import Seconds, check_seconds
 from chassis.discovery import CompositeDiscovery, StaticDiscovery, parse_urls
 from chassis.health import Health, State
@@ -101,6 +102,14 @@ class Runtime:
         self._checking: asyncio.Task[None] | None = None
         self._gauges: list[Callable[[], None]] = []
         self._started = False
+        tell_after_fork(self)
+
+    def after_fork_in_child(self) -> None:
+        """Threads, connections and the registration stayed with the parent: start anew."""
+        self._started = False
+        self._checking = None
+        self._telemetry = None
+        self._registration = None
 
     @property
     def options(self) -> ChassisOptions:
@@ -227,8 +236,12 @@ class Runtime:
         await self._secrets.aclose()
         if self._telemetry is not None:
             flush = self.options.flush
-            # In a thread: the flush waits, and whoever receives may be served by this very loop.
-            await asyncio.to_thread(self._telemetry.close, flush)
+            if background.here():
+                # At the interpreter's exit, when no thread can be had any more; nobody is served here.
+                self._telemetry.close(flush)
+            else:
+                # In a thread: whoever receives may be served by this very loop.
+                await asyncio.to_thread(self._telemetry.close, flush)
             self._telemetry = None
         self._started = False
 
