@@ -16,8 +16,10 @@ ASKED = {"gateway", "orders", "catalog", "payments"}
 OPENS_WITHIN = 1.0
 """Seconds from the first failed charge that orders received until its breaker opened."""
 
-ORDER_TAKES = 0.5
-"""Seconds: an order due later than that before payments is mended may still be paid."""
+NOTICED_WITHIN = 0.6
+"""Seconds from a turn of payments' switch until orders that were due before are through with it."""
+
+ORDER_MS = 700.0
 
 HOME_MS = 300.0
 PRICE_SEEN_WITHIN = 1.0
@@ -83,8 +85,11 @@ def payments(stage: Stage) -> None:
     stage.shop.switch("payments", "fail")
     failed = time.monotonic()
     stage.terminal.say("   payments answers 503 after 0.2 s")
-    stage.watch(5)
-    arrived = stage.shop.arrived("payments")
+    # By now it must be open, however slow the story is told.
+    stage.until(lambda: time.monotonic() > failed + NOTICED_WITHIN + OPENS_WITHIN, 5)
+    settled, before = time.monotonic(), stage.shop.arrived("payments")
+    stage.watch(4)
+    after = stage.shop.arrived("payments")
     stage.shop.switch("payments", "ok")
     mended = time.monotonic()
     stage.terminal.say("   payments is in order again")
@@ -101,17 +106,14 @@ def payments(stage: Stage) -> None:
         if opened is None
         else f"opened {opened:.2f} s after the first failed charge",
     )
-    orders = window.since(failed + OPENS_WITHIN).until(mended - ORDER_TAKES).of("order")
-    states = orders.count("state")
+    orders = window.since(settled).until(mended - NOTICED_WITHIN).of("order")
     stage.check(
-        set(states) == {"payment pending"},
-        f"while it was open, orders were: {dict(states)}; p95 {orders.ms(0.95):.0f} ms",
+        set(orders.count("state")) == {"payment pending"} and orders.ms(0.95) <= ORDER_MS,
+        f"then {len(orders.requests)} orders: {dict(orders.count('state'))},"
+        f" p95 {orders.ms(0.95):.0f} ms (at most {ORDER_MS:.0f})",
     )
-    wanted = len(window.since(failed).until(mended).of("order").requests)
-    stage.check(
-        arrived <= wanted / 2, f"{arrived} attempts reached payments while it failed, for {wanted} orders"
-    )
-    stage.check(orders.ms(0.95) <= 1000, f"p95 of orders {orders.ms(0.95):.0f} ms (at most 1000)")
+    # One probe may be due in that time.
+    stage.check(after - before <= 2, f"and {after - before} attempts reached payments ({before} until then)")
     stage.check(closed, f"closed again {took:.1f} s after payments was mended")
 
 
@@ -178,7 +180,8 @@ def price(stage: Stage) -> None:
     window = stage.end(act)
     stage.check_unharmed(window)
     reads = window.of("catalog")
-    before = {each["item"]: each["price"] for each in reads.until(written - 0.5).requests if "price" in each}
+    earlier = stage.load.window(0, written - 0.5).of("catalog").requests
+    before = {each["item"]: each["price"] for each in earlier if "price" in each}
     changed = [each for each in reads.requests if each.get("price") == before[each["item"]] * 1.5]
     last = max(
         (each["at"] for each in reads.requests if each.get("price") == before[each["item"]]), default=written

@@ -15,6 +15,11 @@ ROOT = Path(__file__).parents[2]
 """Where ``examples`` can be imported from."""
 
 
+def own_environment() -> dict[str, str]:
+    """Our environment without settings of chassis and OpenTelemetry: those of the story are its own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("CHASSIS_", "OTEL_"))}
+
+
 class ProcessFailed(Exception):
     """A process ended when it should not have; the message has the end of its output."""
 
@@ -34,7 +39,7 @@ class Process:
             self._popen = subprocess.Popen(  # noqa: S603 - the story's own commands
                 command,
                 cwd=ROOT,
-                env={**os.environ, **env},
+                env={**own_environment(), **env},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=log,
