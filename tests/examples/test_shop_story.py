@@ -49,7 +49,8 @@ def test_without_failover_breaker_and_drain_the_acts_about_them_fail(tmp_path: P
     assert any("requests failed" in each for each in found["A catalog instance is killed"]["failures"]), (
         output
     )
-    assert any("attempts reached payments" in each and "p95" not in each for each in found["Payments fails"]["failures"]), output
+    charged = found["Payments fails"]["failures"]
+    assert any("attempts reached payments" in each for each in charged), output
     rolling = found["Rolling restart of everything"]["failures"]
     assert any("requests failed" in each for each in rolling), output
     assert " × refused" in output
