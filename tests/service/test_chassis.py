@@ -82,7 +82,11 @@ async def test_policies_follow_the_file_while_the_service_runs(tmp_path: Path) -
     breaker = CircuitBreaker("live-payments", failure_rate=0.5)
     chassis = Chassis("shop", file=file, environment={})
     chassis.client("catalog", timeout=0.5)
+    told: list[str] = []
+    unsubscribe = events.subscribe(lambda event: told.append(f"{event.name} {event.subject}"))
     async with chassis:
+        assert "policy.unknown breaker:late" in told
+        unsubscribe()
         late = CircuitBreaker("late")
         assert late.options.failure_rate == 0.25
         file.write_text(
@@ -171,3 +175,13 @@ def test_two_services_in_one_process_may_call_the_same_one() -> None:
     second.client("catalog", timeout=2.0)
     del first, second
     gc.collect()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("required", "told"),
+    [("consul", "set CONSUL_HTTP_ADDR"), ("vault", "set BAO_ADDR or VAULT_ADDR"), ("redis", "no system")],
+)
+async def test_what_is_required_must_be_known(required: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        await Chassis("shop", environment={"CHASSIS_REQUIRED": required}).start()

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from chassis.adapters.consul import ConsulAPI, ConsulDiscovery, ConsulOptions, ConsulRegistrar
 from chassis.background import background
@@ -22,8 +22,12 @@ from chassis.config import Configuration, apply
 from chassis.core import (
     ConfigError,
     Discovery,
+    Event,
+    Level,
     PolicyRegistry,
     Registrar,
+    events,
+    monotonic,
     policies,
 )
 from chassis.core.forks import tell_after_fork
@@ -39,6 +43,16 @@ from chassis.service._telemetry import Telemetry
 
 _REQUIRED_WITHIN = 30.0
 _CONFIRMED_WITHIN = 5.0
+_ADDRESSES = {"consul": ("CONSUL_HTTP_ADDR",), "vault": ("BAO_ADDR", "VAULT_ADDR")}
+"""The systems that can be required, and the variables that say where they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyUnknown(Event):
+    """Settings name a policy that is not there; they wait for one that registers under this name."""
+
+    name: ClassVar[str] = "policy.unknown"
+    level: ClassVar[Level] = "warning"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +113,7 @@ class Runtime:
         self._consul: ConsulAPI | None = None
         self._telemetry: Telemetry | None = None
         self._registration: SharedRegistration | None = None
+        self._told_unknown: set[str] = set()
         self._checking: asyncio.Task[None] | None = None
         self._gauges: list[Callable[[], None]] = []
         self._started = False
@@ -130,16 +145,23 @@ class Runtime:
         if self._bootstrap is not None:
             return
         bootstrap = await self.configuration.bootstrap_async(_Bootstrap, table=TABLE, prefix=PREFIX)
+        environment = os.environ if self._environment is None else self._environment
         for system in bootstrap.required:
-            if system not in ("consul", "vault"):
+            if system not in _ADDRESSES:
                 raise ConfigError(
                     f"{system!r} is no system that can be required",
                     setting="chassis.required",
                     remedy="name consul, vault or both",
                 )
+            variables = _ADDRESSES[system]
+            if not any(environment.get(each) for each in variables):
+                raise ConfigError(
+                    f"{system} is required, and nothing says where it is",
+                    setting="chassis.required",
+                    remedy=f"set {' or '.join(variables)}",
+                )
         if bootstrap.secrets_dir:
             self.configuration.set_secrets_dir(bootstrap.secrets_dir)
-        environment = os.environ if self._environment is None else self._environment
         if environment.get("BAO_ADDR") or environment.get("VAULT_ADDR"):
             from chassis.adapters.vault import VaultOptions, VaultSecrets
 
@@ -182,8 +204,8 @@ class Runtime:
             return
         self._started = True
         await background.run(self._prepare, name="settings")
-        required = self._bootstrap is not None and bool(self._bootstrap.required)
-        await self.configuration.start(required=required, timeout=_REQUIRED_WITHIN if required else None)
+        await self.configuration.start()
+        await self._required_answer()
         self._telemetry = Telemetry(self.service, self.options, self._environment)
         self._override_policies()
         self._policy_changes = self._options.subscribe(lambda old, new, changed: self._override_policies())
@@ -234,6 +256,9 @@ class Runtime:
         self.upstreams.close()
         await self.configuration.stop()
         await self._secrets.aclose()
+        if self._consul is not None:
+            # Its connections belong to the loop its watches ran in.
+            await background.run(self._consul.aclose, name="consul")
         if self._telemetry is not None:
             flush = self.options.flush
             if background.here():
@@ -244,6 +269,33 @@ class Runtime:
                 await asyncio.to_thread(self._telemetry.close, flush)
             self._telemetry = None
         self._started = False
+
+    async def _required_answer(self) -> None:
+        """Wait for what was told to be required; everything else is tried again in the background."""
+        until = monotonic() + _REQUIRED_WITHIN
+        while silent := self._silent():
+            if monotonic() >= until:
+                raise ConfigError(
+                    f"{' and '.join(silent)} did not answer within {_REQUIRED_WITHIN:g} s",
+                    setting=f"{TABLE}.required",
+                    origin=self._options.origin("required") if self._options.loaded else None,
+                    remedy="see that it is reachable, or do not require it",
+                )
+            await asyncio.sleep(0.1)
+
+    def _silent(self) -> list[str]:
+        """The required systems of which something is still missing."""
+        required = () if self._bootstrap is None else self._bootstrap.required
+        described = self.configuration.describe()
+        silent = []
+        if "consul" in required and any(
+            name.startswith("consul ") and each["state"] in ("waiting", "unreachable")
+            for name, each in described["sources"].items()
+        ):
+            silent.append("consul")
+        if "vault" in required and not all(each["loaded"] for each in described["settings"].values()):
+            silent.append("vault")
+        return silent
 
     async def _confirmed(self) -> None:
         """Wait a little for the registry, so that "ready" means "can be found" where there is one."""
@@ -261,8 +313,11 @@ class Runtime:
         overrides = self._overrides(self.options)
         own = {key: each for key, each in overrides.items() if key.startswith("client:")}
         others = {key: each for key, each in overrides.items() if key not in own}
-        self.registry.override(own)
-        policies.override(others)
+        unknown = self.registry.override(own) | policies.override(others)
+        for key in sorted(unknown - self._told_unknown):
+            # It may be a misspelling, or the name of one that registers when its module is imported.
+            events.emit(PolicyUnknown(subject=key))
+        self._told_unknown |= unknown
 
     def _overrides(self, options: ChassisOptions) -> dict[str, Callable[[Any], Any]]:
         return {
