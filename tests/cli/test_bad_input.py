@@ -23,7 +23,7 @@ def command(
     ended = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=cwd,
-        env={**os.environ, **environment},
+        env={**os.environ, "CHASSIS_REQUIRE_SERVERS": "", **environment},
         capture_output=True,
         text=True,
         timeout=60,

@@ -42,7 +42,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "site", "build", "dist", "mutants")
 TEST_FAILED = 1  # pytest's exit status; 2, 4 and 5 say that nothing was tested
-HANG = 30  # seconds a test may take once the code is broken
+HANG = 20  # seconds a test may take once the code is broken
 LIMIT = 120  # and the run around it
 NOT_THE_COPY, NO_ANSWER = 70, 71
 OUTCOMES, PRINTED = ".outcomes.json", ".printed"
@@ -199,9 +199,10 @@ class Tree:
 # ── the parent ───────────────────────────────────────────────────────────────────────────────────
 
 
-def before(tree: Tree, entries: list[Sabotage]) -> dict[str, str]:
-    """What became of each entry's test on the unbroken code: passed, failed, skipped or missing."""
-    tests = sorted({entry.test for entry in entries})
+def before(tree: Tree, tests: list[str]) -> dict[str, str]:
+    """What became of each test on the unbroken code: passed, failed, skipped or missing."""
+    if not tests:
+        return {}
     _, outcomes, _ = tree.run(tests, LIMIT + 10 * len(tests))
     if not outcomes:  # one node id that does not exist keeps pytest from running any of them
         for test in tests:
@@ -235,9 +236,7 @@ def run_all(entries: list[Sabotage], workers: int) -> int:
         print(f"{word:4} {entry.title}{remark}", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="sabotage-") as folder, ThreadPoolExecutor(workers) as pool:
-        trees: queue.SimpleQueue[Tree] = queue.SimpleQueue()
-        for number in range(workers):
-            trees.put(Tree(Path(folder).resolve() / str(number)))
+        all_trees = [Tree(Path(folder).resolve() / str(number)) for number in range(workers)]
 
         sound = []
         for entry in entries:
@@ -245,9 +244,13 @@ def run_all(entries: list[Sabotage], workers: int) -> int:
                 tell("FAIL", entry, f": {flaw}")
             else:
                 sound.append(entry)
-        first = trees.get()
-        state = before(first, sound) if sound else {}
-        trees.put(first)
+        tests = sorted({entry.test for entry in sound})
+        state: dict[str, str] = {}
+        for part in pool.map(before, all_trees, [tests[number::workers] for number in range(workers)]):
+            state |= part
+        trees: queue.SimpleQueue[Tree] = queue.SimpleQueue()
+        for tree in all_trees:
+            trees.put(tree)
 
         def attempt(entry: Sabotage) -> None:
             if state[entry.test] == "skipped":
@@ -265,8 +268,8 @@ def run_all(entries: list[Sabotage], workers: int) -> int:
 
         for _ in pool.map(attempt, sound):
             pass
-        for _ in range(workers):
-            trees.get().close()
+        for tree in all_trees:
+            tree.close()
     print(
         f"sabotage: {counts['ok']} passed, {counts['FAIL']} failed, {counts['skip']} skipped"
         f" in {time.monotonic() - began:.0f} s"
@@ -278,7 +281,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Break each promise in a copy and see its test fail.")
     parser.add_argument("components", nargs="*", help="names of tests/sabotage/*.toml; all by default")
     parser.add_argument("-k", default="", metavar="WORD", help="only entries whose name has the word")
-    parser.add_argument("-j", type=int, default=max(2, os.cpu_count() or 2), metavar="N", help="workers")
+    parser.add_argument("-j", type=int, default=1 + (os.cpu_count() or 1), metavar="N", help="workers")
     chosen = parser.parse_args()
     entries = [
         entry

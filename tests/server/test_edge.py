@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from chassis.core import CircuitOpen, DeadlineExceeded, current_deadline
 from chassis.core.request import request_id
 from chassis.health import Health, State
+from chassis.logs import LogOptions, configure
 from chassis.metrics import ServerMetrics, render
 from chassis.server import Address, Endpoints, Lifecycle, ServerEdge, ServerOptions
 from chassis.tracing import current_ids
@@ -197,6 +199,25 @@ async def test_the_application_runs_within_the_callers_trace() -> None:
     await ask(edge_of(app), headers={"traceparent": f"00-{trace}-b7ad6b7169203331-00"})
     assert ids[0][0] == trace
     assert current_ids() is None
+
+
+@pytest.mark.asyncio
+async def test_an_error_of_the_application_is_logged_with_its_trace() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise ValueError("of the application")
+
+    lines = io.StringIO()
+    logs = configure("test", LogOptions(format="json"), ids=current_ids, stream=lines)
+    try:
+        with pytest.raises(ValueError, match="of the application"):
+            await ask(edge_of(app), "/broken")
+    finally:
+        logs.shutdown(1)
+    error, line = (json.loads(each) for each in lines.getvalue().splitlines())
+    assert error["message"] == "GET /broken raised ValueError"
+    assert "of the application" in json.dumps(error["exception"])
+    assert error["trace_id"] == line["trace_id"]
+    assert line["fields"]["status"] == 500
 
 
 @pytest.mark.asyncio

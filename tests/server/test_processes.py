@@ -138,6 +138,21 @@ def test_a_preloaded_application_registers_in_its_workers_and_leaves_at_exit(
     assert passing(registry) == []
 
 
+def test_workers_whose_parent_was_killed_stop_and_leave_the_registry(registry: str, start: Any) -> None:
+    process, port = start("chassis", "plain", workers=2)
+    process.kill()
+    wait_until(lambda: passing(registry) == [], 10, "the registration to end")
+    wait_until(lambda: not _connects(port), 10, "the workers to end")
+
+
+def _connects(port: int) -> bool:
+    try:
+        httpx2.get(f"http://127.0.0.1:{port}/livez", timeout=1)
+    except httpx2.ConnectError:
+        return False
+    return True
+
+
 def test_two_workers_are_one_registration(registry: str, start: Any) -> None:
     process, _ = start("chassis", "fastapi", workers=2, level="info")
     wait_until(lambda: process.output.count("registration.confirmed") == 2, 10, "both workers to register")
@@ -155,8 +170,10 @@ def test_a_second_sigterm_skips_the_drain(start: Any) -> None:
 
 
 def test_the_ready_line_is_printed_once_for_all_workers(start: Any) -> None:
-    process, port = start("chassis", "plain", workers=2)
+    process, port = start("chassis", "plain", workers=2, level="info")
+    wait_until(lambda: process.output.count("registration.confirmed") == 2, 10, "both workers to register")
+    process.wait_for_json("service", "address")
     lines = [line for line in process.output.splitlines() if line.startswith("{")]
-    assert [json.loads(line) for line in lines if "address" in line] == [
+    assert [json.loads(line) for line in lines if '"address": ' in line] == [
         {"service": "served", "address": f"http://127.0.0.1:{port}"}
     ]

@@ -7,10 +7,12 @@ through the ASGI edge, so that they drain like all others.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from chassis.background import background
 from chassis.core import ConfigError
 from chassis.server import Address, WSGIEdge
 
@@ -153,9 +156,17 @@ def _load_in_worker(loader: Callable[[], tuple[Any, Chassis]], directory: str) -
         app, chassis = loader()
     except Exception as error:  # noqa: BLE001 - the application's own import may raise anything
         _give_up(directory, error)
+    background.start(functools.partial(_stop_with, os.getppid()), name="parent")
     chassis.on_ready(functools.partial(_announce, directory))
     chassis.on_start_failure(functools.partial(_give_up, directory))
     return app
+
+
+async def _stop_with(parent: int) -> None:
+    """Stop this worker, drained, when its parent was killed and can tell it nothing any more."""
+    while os.getppid() == parent:  # noqa: ASYNC110 - the system tells of it in no portable way
+        await asyncio.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _give_up(directory: str, error: Exception) -> NoReturn:

@@ -140,13 +140,16 @@ class _Active:
 active = _Active()
 
 
-def emit(level: str, message: str, /, *, logger: str, **fields: Any) -> None:
+def emit(
+    level: str, message: str, /, *, logger: str, exception: BaseException | None = None, **fields: Any
+) -> None:
     """Log a record without passing through loguru: five times cheaper, and safe anywhere.
 
     Does nothing until :func:`~chassis.logs.configure` was called.
 
     :param level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
     :param logger: the name the record bears.
+    :param exception: an error to log with its traceback.
     """
     pipeline = active.pipeline
     if pipeline is not None:
@@ -156,6 +159,7 @@ def emit(level: str, message: str, /, *, logger: str, **fields: Any) -> None:
             message=printable(message),
             logger=logger,
             fields=fields,
+            error=exception,
         )
 
 

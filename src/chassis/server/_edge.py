@@ -12,10 +12,10 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from chassis.core import Deadline, DeadlineExceeded, Rejected, deadline_scope
+from chassis.core import ChassisError, Deadline, DeadlineExceeded, Rejected, deadline_scope
 from chassis.core.headers import REQUEST_ID
 from chassis.core.request import request_id as current_request_id
-from chassis.logs import access
+from chassis.logs import access, emit
 from chassis.metrics import ServerMetrics
 from chassis.server._asgi_types import ASGIApp, Message, Receive, Scope, Send
 from chassis.server._context import read_context
@@ -103,6 +103,15 @@ class ServerEdge:
                 # send any more is no failure.
                 return
             failure = error
+            # Servers need not tell of it, and none of them knows the trace it belongs to. Our own
+            # errors say all in their message.
+            told = None if isinstance(error, ChassisError) else error
+            emit(
+                "error",
+                f"{method} {path} raised {type(error).__name__}",
+                logger="chassis.server",
+                exception=told,
+            )
             raise
         finally:
             self.lifecycle.event_streams.discard(exchange)

@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from chassis.background import background
-from chassis.core import Deadline, DeadlineExceeded, Rejected
+from chassis.core import ChassisError, Deadline, DeadlineExceeded, Rejected
 from chassis.core.deadline import hold_deadline
 from chassis.core.headers import REQUEST_ID
 from chassis.core.request import request_id as current_request_id
-from chassis.logs import access
+from chassis.logs import access, emit
 from chassis.metrics import ServerMetrics
 from chassis.server._context import read_context
 from chassis.server._endpoints import PATHS, Endpoints
@@ -197,6 +197,10 @@ class _Answer:
         if self._ended:
             return
         self._ended = True
+        if isinstance(error, Exception) and not isinstance(error, Rejected | DeadlineExceeded):
+            told = None if isinstance(error, ChassisError) else error
+            what = f"{self._method} {self._path} raised {type(error).__name__}"
+            emit("error", what, logger="chassis.server", exception=told)
         status = self._status or (500 if isinstance(error, Exception) else 499)
         seconds = time.perf_counter() - self._began
         route = self._environ.get(ROUTE)
