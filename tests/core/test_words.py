@@ -46,7 +46,8 @@ def test_a_rejection_says_when_to_come_back_and_what_failed_last() -> None:
     assert isinstance(error, Rejected)
     assert error.retry_after == 4.25
     assert (
-        str(error) == "circuit breaker 'payments' is open; it admits a probe in 4.25 s (last failure: ReadTimeout: 3 s)"
+        str(error)
+        == "circuit breaker 'payments' is open; it admits a probe in 4.25 s (last failure: ReadTimeout: 3 s)"
     )
     assert "64 calls" in str(BulkheadFull("orders", limit=64))
     assert "NO" not in str(NoInstance("x", reason="nothing is registered under this name"))
