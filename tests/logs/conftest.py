@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def fresh_server_loggers() -> Iterator[None]:
-    """uvicorn's loggers as in a new process: a test elsewhere may have run a server in this one."""
+    """The loggers of uvicorn as in a new process: a test elsewhere may have run a server in this one."""
     kept = []
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
