@@ -42,6 +42,14 @@ class PipelineHandler(logging.Handler):
     def createLock(self) -> None:  # noqa: N802 - the base class' name
         self.lock = None
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Filter and emit; the base class would take the lock, from Python 3.13 on even where there is none."""
+        found: Any = self.filter(record)
+        if found:
+            # From 3.12 on a filter may give another record in place of this one.
+            self.emit(found if isinstance(found, logging.LogRecord) else record)
+        return bool(found)
+
     def emit(self, record: logging.LogRecord) -> None:
         fields: dict[str, Any] = {
             name: value for name, value in record.__dict__.items() if name not in _STANDARD
