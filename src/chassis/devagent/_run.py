@@ -102,7 +102,8 @@ def _cannot_listen(host: str, port: int, origin: str, error: OSError | OverflowE
             origin=origin,
             remedy="choose one above 1023",
         )
-    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+    # From Python 3.13 on asyncio tells without a number that no address of the host could be bound.
+    if error.errno in (errno.EADDRNOTAVAIL, None) or isinstance(error, socket.gaierror):
         return ConfigError(
             f"{host!r} is no address of this machine", setting="host", origin=origin, remedy="give 127.0.0.1"
         )
