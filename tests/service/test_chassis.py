@@ -185,3 +185,12 @@ def test_two_services_in_one_process_may_call_the_same_one() -> None:
 async def test_what_is_required_must_be_known(required: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         await Chassis("shop", environment={"CHASSIS_REQUIRED": required}).start()
+
+
+@pytest.mark.asyncio
+async def test_a_chassis_that_was_stopped_can_be_started_again() -> None:
+    """What a start adds, its stop takes away: here the check of a registry, which is added once."""
+    chassis = Chassis("shop", environment={"CONSUL_HTTP_ADDR": "127.0.0.1:9"})
+    for _ in range(2):
+        async with chassis:
+            assert "consul kv config/shop/data" in chassis.describe()["configuration"]["sources"]

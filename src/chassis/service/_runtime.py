@@ -115,7 +115,7 @@ class Runtime:
         self._registration: SharedRegistration | None = None
         self._told_unknown: set[str] = set()
         self._checking: asyncio.Task[None] | None = None
-        self._gauges: list[Callable[[], None]] = []
+        self._undo: list[Callable[[], None]] = []
         self._started = False
         tell_after_fork(self)
 
@@ -208,13 +208,14 @@ class Runtime:
         await self._required_answer()
         self._telemetry = Telemetry(self.service, self.options, self._environment)
         self._override_policies()
-        self._policy_changes = self._options.subscribe(lambda old, new, changed: self._override_policies())
+        changes = self._options.subscribe(lambda old, new, changed: self._override_policies())
+        self._undo.append(changes.close)
         self._discover()
         self.upstreams.open()
         self._add_checks()
         # In the loop that starts it, where a service's own async checks belong.
         self._checking = asyncio.create_task(self.health.run(), name="chassis:health")
-        self._gauges.append(
+        self._undo.append(
             register_gauge(
                 "chassis_breaker_open",
                 "1 while a circuit breaker is open or half-open, else 0.",
@@ -251,8 +252,8 @@ class Runtime:
         self.health.state = State.STOPPED
         if self._checking is not None:
             self._checking.cancel()
-        while self._gauges:
-            self._gauges.pop()()
+        while self._undo:
+            self._undo.pop()()
         self.upstreams.close()
         await self.configuration.stop()
         await self._secrets.aclose()
@@ -345,7 +346,7 @@ class Runtime:
             return registered and not any(each["bad"] for each in sources)
 
         # Not critical: what is known goes on being used, and no other instance has more.
-        self.health.check("consul", consul_answers, critical=False, ttl=1.0)
+        self._undo.append(self.health.check("consul", consul_answers, critical=False, ttl=1.0))
 
     def _breaker_gauge(self) -> dict[tuple[str, ...], float]:
         """Every breaker's state by its name: those of decorated functions, and of each instance called."""
