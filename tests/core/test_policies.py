@@ -17,7 +17,8 @@ import pytest
 
 from chassis.core.errors import Rejected
 from chassis.core.outcomes import Outcome, classify_error
-from chassis.core.policies import Admission, Operation, Permit, Pipeline, Policy, is_async_callable
+from chassis.core.pipeline import Pipeline
+from chassis.core.policies import Admission, Operation, Permit, Policy, is_async_callable
 
 SUCCESS, FAILURE, IGNORED = Outcome.SUCCESS, Outcome.FAILURE, Outcome.IGNORED
 

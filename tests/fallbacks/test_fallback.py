@@ -13,7 +13,7 @@ import pytest
 
 from chassis.core.errors import CircuitOpen, ConfigError, Rejected
 from chassis.core.events import Event, EventBus
-from chassis.core.policies import Pipeline
+from chassis.core.pipeline import Pipeline
 from chassis.fallbacks import Fallback, FallbackUsed, fallback
 
 

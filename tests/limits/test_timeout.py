@@ -13,7 +13,7 @@ import trio
 
 from chassis.core.deadline import Deadline, current_deadline, deadline_scope
 from chassis.core.errors import ConfigError, DeadlineExceeded
-from chassis.core.policies import Pipeline
+from chassis.core.pipeline import Pipeline
 from chassis.limits import Timeout, timeout
 
 

@@ -23,8 +23,8 @@ from chassis.core import (
     Instance,
     PolicyRegistry,
     Reason,
+    ServiceSubscription,
     Snapshot,
-    Subscription,
     events,
     monotonic,
     policies,
@@ -165,7 +165,7 @@ class Upstream:
         """Done once discovery has said anything definite about the service."""
         self._discovery = discovery
         self._opening = threading.Lock()
-        self._subscription: Subscription | None = None
+        self._subscription: ServiceSubscription | None = None
 
     def open(self) -> None:
         """Begin to follow discovery; nothing if that has begun."""

@@ -11,6 +11,7 @@ from chassis.core.contracts import (
     Registered,
     Registrar,
     Registration,
+    ServiceSubscription,
     Subscription,
     Upstreams,
 )
@@ -23,12 +24,15 @@ from chassis.core.errors import (
     DeadlineExceeded,
     DiscoveryError,
     NoInstance,
+    Overloaded,
+    RateLimited,
     Rejected,
 )
 from chassis.core.events import Event, EventBus, Level, Listener, events
 from chassis.core.instances import Freshness, Instance, Reason, Snapshot, Source, Status
 from chassis.core.outcomes import Classifier, Outcome, classify_error
-from chassis.core.policies import Admission, Operation, Permit, Pipeline, Policy
+from chassis.core.pipeline import Pipeline
+from chassis.core.policies import Admission, Operation, Permit, Policy
 from chassis.core.registry import NamedPolicy, PolicyRegistry, policies
 
 __all__ = [
@@ -54,15 +58,18 @@ __all__ = [
     "NoInstance",
     "Operation",
     "Outcome",
+    "Overloaded",
     "Permit",
     "Pipeline",
     "Policy",
     "PolicyRegistry",
+    "RateLimited",
     "Reason",
     "Registered",
     "Registrar",
     "Registration",
     "Rejected",
+    "ServiceSubscription",
     "Snapshot",
     "Source",
     "Status",

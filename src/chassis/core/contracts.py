@@ -14,16 +14,27 @@ _RecordT_contra = TypeVar("_RecordT_contra", contravariant=True)
 
 
 class Subscription(Protocol):
-    """A running interest in one service."""
+    """A running interest in something that changes."""
 
     def close(self) -> None:
         """End it; no call of the listener begins afterwards. Closing twice does nothing."""
 
 
+class ServiceSubscription(Subscription, Protocol):
+    """A running interest in one service."""
+
+    def doubt(self) -> None:
+        """Tell the source that none of the instances it told of takes connections any more.
+
+        A source that holds back bad news, such as an empty answer it does not believe, may believe
+        it now. Any thread; never blocks.
+        """
+
+
 class Discovery(Protocol):
     """Knows where services are."""
 
-    def subscribe(self, service: str, listener: Callable[[Snapshot], None]) -> Subscription:
+    def subscribe(self, service: str, listener: Callable[[Snapshot], None]) -> ServiceSubscription:
         """Tell ``listener`` of the newest snapshot, at once if one is known, then of each change.
 
         May be called from any thread, and the listener may be called from any thread; it must
@@ -188,6 +199,7 @@ __all__ = [
     "Registration",
     "SecretResolver",
     "Secrets",
+    "ServiceSubscription",
     "Sink",
     "Subscription",
     "Upstreams",

@@ -6,6 +6,8 @@ Names say what the caller can do::
     ├── Rejected            refused before anything was sent: safe to try elsewhere or later
     │   ├── CircuitOpen     the breaker of this dependency or instance is open
     │   ├── BulkheadFull    as many calls as allowed are in flight
+    │   ├── RateLimited     as many calls as allowed were made lately
+    │   ├── Overloaded      this process sheds load to serve the rest in time
     │   └── NoInstance      discovery knows no instance of the service (``reason`` says why)
     ├── DeadlineExceeded    the whole call's time is spent; it may have been sent
     ├── ConfigError         a setting is unknown, ill-typed or impossible (also a ValueError)
@@ -70,6 +72,37 @@ class BulkheadFull(Rejected):
 
     def __str__(self) -> str:
         return f"bulkhead {self.name!r} is full: {self.limit} calls are in flight"
+
+
+class RateLimited(Rejected):
+    """The rate limit ``name`` admits no further call now.
+
+    :param name: the rate limit's name.
+    :param retry_after: seconds until it admits one.
+    """
+
+    def __init__(self, name: str, *, retry_after: float | None = None) -> None:
+        super().__init__(name, retry_after=retry_after)
+        self.name = name
+
+    def __str__(self) -> str:
+        when = "" if self.retry_after is None else f"; the next call is admitted in {self.retry_after:.3g} s"
+        return f"rate limit {self.name!r} is reached{when}"
+
+
+class Overloaded(Rejected):
+    """This process has more work than it can do in time, and refuses some to do the rest.
+
+    :param name: what sheds the load.
+    :param retry_after: seconds after which a new try makes sense.
+    """
+
+    def __init__(self, name: str, *, retry_after: float | None = None) -> None:
+        super().__init__(name, retry_after=retry_after)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{self.name!r} is overloaded and sheds load"
 
 
 class NoInstance(Rejected):

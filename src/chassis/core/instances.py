@@ -23,7 +23,10 @@ class Source(Enum):
 
     LIVE = "live"
     MEMORY = "memory"
+    DISK = "disk"
+    """What a registry said before this process started, from the snapshot kept on disk."""
     STATIC = "static"
+    FILE = "file"
     DNS = "dns"
 
 
@@ -32,6 +35,8 @@ class Freshness(Enum):
 
     FRESH = "fresh"
     STALE = "stale"
+    EXPIRED = "expired"
+    """Stale for longer than the limit set for it. It is still used: an old address may answer, none cannot."""
 
 
 class Reason(Enum):
@@ -59,6 +64,8 @@ class Instance:
     :param scheme: ``http`` or ``https``.
     :param zone: availability zone, or "".
     :param datacenter: Consul datacenter, or "".
+    :param priority: 0 is called first; higher ones take over what lower ones cannot carry. A source
+        gives its own datacenter 0, and the others 1, 2, ... in the order they were listed.
     :param weight: relative share of traffic, at least 1.
     :param status: health as the registry tells it.
     """
@@ -70,6 +77,7 @@ class Instance:
     scheme: str = "http"
     zone: str = ""
     datacenter: str = ""
+    priority: int = 0
     tags: tuple[str, ...] = ()
     meta: Mapping[str, str] = field(default_factory=dict, hash=False)
     weight: int = 1

@@ -20,10 +20,14 @@ class Topic:
     becomes a :class:`~chassis.discovery.WatchFailed` event.
 
     :param left: called without a lock after a listener has left.
+    :ivar doubted: called when a listener doubts what it was told (see
+        :meth:`chassis.core.contracts.ServiceSubscription.doubt`); whoever publishes may replace it. It runs
+        in the listener's thread and must not block.
     """
 
     def __init__(self, service: str, *, left: Callable[[Topic], None] | None = None) -> None:
         self.service = service
+        self.doubted: Callable[[], None] = lambda: None
         self._left = left
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
@@ -129,6 +133,11 @@ class Listening:
                 )
             finally:
                 self.delivering = False
+
+    def doubt(self) -> None:
+        """Tell the source that none of the instances it told of takes connections any more."""
+        if not self.closed:
+            self._topic.doubted()
 
     def close(self) -> None:
         """End it; no call of the listener begins afterwards. Closing twice does nothing."""
