@@ -118,6 +118,17 @@ def sabotage(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks: all, or those named, e.g. `-- policies --strict`; see docs/benchmarks.md."""
+    install(session, "bench")
+    named = [argument for argument in session.posargs if not argument.startswith("-")]
+    flags = [argument for argument in session.posargs if argument.startswith("-")]
+    found = sorted(file.stem for file in Path("benchmarks").glob("[a-z]*.py") if file.stem != "harness")
+    for name in named or found:
+        session.run("python", "-m", f"benchmarks.{name}", *flags)
+
+
+@nox.session
 def mutation(session: nox.Session) -> None:
     """Mutate the pure machines and print how many mutants their tests kill; takes a while."""
     install(session, "test", "mutation")
