@@ -8,6 +8,8 @@
 from chassis.retries._backoff import Backoff
 from chassis.retries._budget import RetryBudget
 from chassis.retries._events import RetryGaveUp, RetryScheduled
+from chassis.retries._hedge_machine import HedgeMachine
+from chassis.retries._hedge_options import HedgeOptions
 from chassis.retries._options import BudgetOptions, RetryOptions
 from chassis.retries._policy import Retry, retry
 from chassis.retries._retry_after import retry_after_seconds
@@ -15,6 +17,8 @@ from chassis.retries._retry_after import retry_after_seconds
 __all__ = [
     "Backoff",
     "BudgetOptions",
+    "HedgeMachine",
+    "HedgeOptions",
     "Retry",
     "RetryBudget",
     "RetryGaveUp",
