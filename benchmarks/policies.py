@@ -1,0 +1,301 @@
+"""What each resilience policy costs a call, beside the libraries one could take instead.
+
+What a library does for that cost differs: docs/benchmarks.md says what is compared with what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks._peers import PEERS, Failure, Peer, listener
+from benchmarks.harness import Benchmark, Case, Run, bytes_each, calls, calls_async, main
+from chassis.breaker import BreakerOptions, CircuitBreaker
+from chassis.core import EventBus, Pipeline
+from chassis.fallbacks import Fallback
+from chassis.limits import Bulkhead, Timeout
+from chassis.retries import Retry
+
+ARGUMENT = 7
+SYNC, ASYNC = "bare call", "bare call, async"
+
+MIXED = (("circuitbreaker", "tenacity"), ("circuitbreaker", "stamina"))
+"""Breakers without a retry of their own, with the retry that most people have."""
+
+
+def bare(value: int) -> int:
+    """What is guarded: a call that does nothing, so that all there is to see is the guard."""
+    return value
+
+
+async def bare_async(value: int) -> int:
+    return value
+
+
+def failing(value: int) -> int:
+    raise Failure("no")
+
+
+async def failing_async(value: int) -> int:
+    raise Failure("no")
+
+
+def every_other() -> Callable[[int], int]:
+    """A function whose every first call fails and every second succeeds."""
+    failed = False
+
+    def call(value: int) -> int:
+        nonlocal failed
+        failed = not failed
+        if failed:
+            raise Failure("once")
+        return value
+
+    return call
+
+
+def every_other_async() -> Callable[[int], Any]:
+    plain = every_other()
+
+    async def call(value: int) -> int:
+        return plain(value)
+
+    return call
+
+
+def refusals(guarded: Callable[[int], Any]) -> Run:
+    """Calls what refuses, and gives the name of the last refusal."""
+
+    def run(n: int) -> str:
+        last = ""
+        for _ in range(n):
+            try:
+                guarded(ARGUMENT)
+            except Exception as error:
+                last = type(error).__name__
+        return last
+
+    return run
+
+
+def refusals_async(guarded: Callable[[int], Any]) -> Run:
+    async def run(n: int) -> str:
+        last = ""
+        for _ in range(n):
+            try:
+                await guarded(ARGUMENT)
+            except Exception as error:
+                last = type(error).__name__
+        return last
+
+    return run
+
+
+def calls_in_loop(make: Callable[[], Callable[[int], Any]]) -> Run:
+    """As ``calls_async``, for what must be made in the loop it is used in."""
+    made: list[Callable[[int], Any]] = []
+
+    async def run(n: int) -> Any:
+        if not made:
+            made.append(make())
+        function, result = made[0], None
+        for _ in range(n):
+            result = await function(ARGUMENT)
+        return result
+
+    return run
+
+
+def over(keys: tuple[int, ...], function: Callable[[int], Any]) -> Run:
+    """Calls with one key after the other; the last result says only that calls were made."""
+
+    def run(n: int) -> bool:
+        result = None
+        for key in itertools.islice(itertools.cycle(keys), n):
+            result = function(key)
+        return result in keys
+
+    return run
+
+
+def opened(run: Run) -> str:
+    """Make failing calls until the breaker refuses, and give its refusal's name."""
+    refusal = asyncio.run(run(50)) if asyncio.iscoroutinefunction(run) else run(50)
+    if refusal == Failure.__name__:
+        raise AssertionError("50 failing calls did not open it")
+    return str(refusal)
+
+
+class Comparison:
+    """Adds the same case for us and for each peer that has the thing.
+
+    :ivar found: the names of the cases of a group, ours aside.
+    """
+
+    def __init__(self, bench: Benchmark) -> None:
+        self.bench = bench
+        self.found: dict[str, list[str]] = {}
+        self._modules = {
+            peer: bench.peer(peer.module or peer.distribution, peer.distribution) for peer in PEERS
+        }
+        bench.case(Case(SYNC, calls(bare, ARGUMENT), ARGUMENT, group="bare"))
+        bench.case(Case(ASYNC, calls_async(bare_async, ARGUMENT), ARGUMENT, group="bare"))
+
+    def module(self, distribution: str) -> Any:
+        """The imported module of a peer, or None."""
+        return next(
+            (m for peer, m in self._modules.items() if m is not None and peer.distribution == distribution),
+            None,
+        )
+
+    def add(self, group: str, who: str, guard: Any, *, kind: str, note: str = "") -> str:
+        """Time ``guard`` as a decorator on a call that succeeds."""
+        if kind == "sync":
+            run = calls(guard(bare), ARGUMENT)
+        else:
+            run = calls_in_loop(lambda: guard(bare_async))
+        return self.add_run(group, who, run, ARGUMENT, kind=kind, note=note)
+
+    def add_run(self, group: str, who: str, run: Run, expected: Any, *, kind: str, note: str = "") -> str:
+        """Time ``run``."""
+        group = f"{group}, {kind}"
+        name = f"{group}: {who}"
+        baseline = SYNC if kind == "sync" else ASYNC
+        self.bench.case(Case(name, run, expected, baseline=baseline, group=group, note=note))
+        if not who.startswith("chassis"):
+            self.found.setdefault(group, []).append(name)
+        return name
+
+    def peers(self, attribute: str, kind: str) -> list[tuple[Peer, Callable[[], Any]]]:
+        """Each peer that has the thing for this kind of function, and what makes one."""
+        found = []
+        for peer, module in self._modules.items():
+            make = getattr(peer, f"{attribute}_{kind}", None) or getattr(peer, attribute)
+            if module is not None and make is not None and kind in peer.kinds.split():
+                found.append((peer, functools.partial(make, module)))
+        return found
+
+    def add_peers(self, group: str, attribute: str, *, kind: str) -> None:
+        """Time what every peer gives for ``attribute``, on a call that succeeds."""
+        for peer, make in self.peers(attribute, kind):
+            self.add(group, peer.name, lambda function, make=make: make()(function), kind=kind)
+
+
+def breaker(name: str, **more: Any) -> CircuitBreaker:
+    """A breaker with the defaults, and slow-call detection."""
+    return CircuitBreaker(name, **SLOW_CALLS, **more)
+
+
+SLOW_CALLS: dict[str, Any] = (
+    {"slow_after": 1.0} if "slow_after" in BreakerOptions.__dataclass_fields__ else {}
+)
+
+
+def build(bench: Benchmark) -> None:
+    # Some peers log what they do: they shall pay for their records, as they do by default, and print none.
+    logging.getLogger().addHandler(logging.NullHandler())
+    compare = Comparison(bench)
+    for kind in ("sync", "async"):
+        closed(compare, kind)
+        refused(compare, kind)
+        retries(compare, kind)
+        pipelines(compare, kind)
+        others(compare, kind)
+    memory(compare)
+
+
+def closed(compare: Comparison, kind: str) -> None:
+    """The breaker is closed, and the call succeeds."""
+    group = "breaker closed"
+    compare.add(group, "chassis, no slow calls", CircuitBreaker(f"closed {kind}"), kind=kind)
+    ours = compare.add(group, "chassis", breaker(f"closed slow {kind}"), kind=kind)
+    compare.bench.target(ours, at_most={"sync": 18, "async": 9}[kind])
+    for peer, make in compare.peers("breaker", kind):
+        compare.add(group, peer.name, make(), kind=kind, note=peer.note)
+
+
+def refused(compare: Comparison, kind: str) -> None:
+    """The breaker is open, and the call is refused; the exception raised and caught is part of it."""
+    bus = EventBus()
+    bus.subscribe(listener)
+    if nopanic := compare.module("nopanic"):
+        nopanic.events.subscribe(listener)
+    ours = breaker(f"open {kind}", bus=bus, open_for=3600.0, open_for_max=3600.0)
+    guards = [("chassis", ours, "a listener")]
+    guards += [(peer.name, make(), peer.heard) for peer, make in compare.peers("breaker", kind) if peer.trips]
+    for who, guard, note in guards:
+        run = refusals(guard(failing)) if kind == "sync" else refusals_async(guard(failing_async))
+        name = compare.add_run("breaker refuses", who, run, opened(run), kind=kind, note=note)
+        if kind == "sync" and who == "chassis":
+            compare.bench.target(name, at_most=38)
+
+
+def memory(compare: Comparison) -> None:
+    """What one more breaker takes, before its first call."""
+    bench = compare.bench
+    bench.figure("fresh breaker: chassis", bytes_each(lambda number: breaker(f"fresh {number}")), "bytes")
+    bench.target("fresh breaker: chassis", at_most=1536)
+    both = dict(compare.peers("fresh", "sync") + compare.peers("fresh", "async"))
+    for peer, make in both.items():
+        bench.figure(f"fresh breaker: {peer.name}", bytes_each(lambda _, make=make: make()), "bytes")
+
+
+def retries(compare: Comparison, kind: str) -> None:
+    """The first attempt succeeds; or the second does, without a pause."""
+    ours = compare.add("retry, first success", "chassis", Retry(f"first {kind}", on=Failure), kind=kind)
+    compare.bench.target(ours, at_most=5)
+    compare.add_peers("retry, first success", "retry", kind=kind)
+    guards = [("chassis", Retry(f"second {kind}", on=Failure, wait_base=0.0))]
+    guards += [(peer.name, make()) for peer, make in compare.peers("retry", kind)]
+    for who, guard in guards:
+        if kind == "sync":
+            run = calls(guard(every_other()), ARGUMENT)
+        else:
+            run = calls_async(guard(every_other_async()), ARGUMENT)
+        compare.add_run("retry, second success", who, run, ARGUMENT, kind=kind)
+
+
+def pipelines(compare: Comparison, kind: str) -> None:
+    """Five of our policies, beside a retry and a breaker of the others."""
+    group = "several policies"
+    five = Pipeline(
+        Fallback(0, on=Failure),
+        Timeout(30.0),
+        Retry(f"five {kind}", on=Failure),
+        breaker(f"five {kind}"),
+        Bulkhead(f"five {kind}", limit=64),
+    )
+    two = Pipeline(Retry(f"two {kind}", on=Failure), breaker(f"two {kind}"))
+    note = "fallback, deadline, retry, breaker, bulkhead"
+    ours = compare.add(group, "chassis, five", five, kind=kind, note=note)
+    compare.add(group, "chassis, two", two, kind=kind, note="retry, breaker")
+    compare.add_peers(group, "pair", kind=kind)
+    breaking = {peer.name: make for peer, make in compare.peers("breaker", kind)}
+    trying = {peer.name: make for peer, make in compare.peers("retry", kind)}
+    for breaks, tries in MIXED:
+        if breaks in breaking and tries in trying:
+            outer, inner = trying[tries](), breaking[breaks]()
+            both = lambda function, outer=outer, inner=inner: outer(inner(function))  # noqa: E731
+            compare.add(group, f"{tries} + {breaks}", both, kind=kind)
+    if peers := compare.found.get(f"{group}, {kind}"):
+        compare.bench.target(ours, at_most=1.0, of=peers)
+
+
+def others(compare: Comparison, kind: str) -> None:
+    """The rest, on a call that succeeds and is not limited."""
+    compare.add("bulkhead", "chassis", Bulkhead(f"alone {kind}", limit=64), kind=kind)
+    compare.add_peers("bulkhead", "bulkhead", kind=kind)
+    compare.add_peers("rate limit", "rate", kind=kind)
+    compare.add("fallback", "chassis", Fallback(0, on=Failure), kind=kind)
+    compare.add_peers("fallback", "fallback", kind=kind)
+    compare.add("deadline", "chassis", Timeout(30.0), kind=kind)
+    if kind == "async":
+        compare.add_peers("hedge, not needed", "hedge", kind=kind)
+
+
+if __name__ == "__main__":
+    main("policies", build)
