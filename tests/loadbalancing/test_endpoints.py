@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.core import Instance, Outcome, Snapshot, Status
-from chassis.loadbalancing import Endpoint, EndpointSet, RoundRobin
+from chassis.loadbalancing import BalancingOptions, Endpoint, EndpointSet
 
 
 class Pool:
@@ -34,8 +34,8 @@ def snapshot(*instances: Instance) -> Snapshot:
     return Snapshot(service="catalog", instances=instances)
 
 
-def endpoint_set(*instances: Instance, start: int = 0) -> EndpointSet[Pool]:
-    endpoints = EndpointSet("catalog", RoundRobin(start=start), create=Pool, dispose=Pool.close)
+def endpoint_set(*instances: Instance) -> EndpointSet[Pool]:
+    endpoints = EndpointSet("catalog", BalancingOptions(), create=Pool, dispose=Pool.close, draw=lambda: 0.0)
     endpoints.update(snapshot(*instances))
     return endpoints
 
@@ -53,7 +53,7 @@ def not_ready(*names: str) -> Callable[[Endpoint[Pool]], bool]:
 
 
 def test_before_the_first_snapshot_nothing_is_known_or_picked() -> None:
-    endpoints = EndpointSet("catalog", RoundRobin(), create=Pool, dispose=Pool.close)
+    endpoints = EndpointSet("catalog", BalancingOptions(), create=Pool, dispose=Pool.close)
     assert endpoints.snapshot is None
     assert endpoints.endpoints() == ()
     assert endpoints.pick() is None
@@ -211,7 +211,7 @@ def test_a_state_that_cannot_be_made_leaves_the_set_as_it_was() -> None:
         made.append(Pool(instance))
         return made[-1]
 
-    endpoints = EndpointSet("catalog", RoundRobin(), create=create, dispose=Pool.close)
+    endpoints = EndpointSet("catalog", BalancingOptions(), create=create, dispose=Pool.close)
     endpoints.update(snapshot(instance("a")))
     old = endpoints.snapshot
     with pytest.raises(OSError, match="descriptors"):
@@ -229,22 +229,16 @@ def test_the_newest_snapshot_is_told() -> None:
 
 
 def test_an_endpoint_that_leaves_between_choice_and_pick_is_not_handed_out() -> None:
-    class Leaving(RoundRobin):
-        """Lets the instance it chose first leave before the choice is used."""
-
-        done = False
-
-        def choose(self, candidates: Sequence[Any]) -> Any:
-            chosen = super().choose(candidates)
-            if not self.done:
-                self.done = True
-                endpoints.update(snapshot(instance("b")))
-            return chosen
-
-    endpoints = EndpointSet("catalog", Leaving(start=0), create=Pool, dispose=Pool.close)
-    endpoints.update(snapshot(instance("a"), instance("b")))
+    endpoints = endpoint_set(instance("a"), instance("b"))
     (a, _) = endpoints.endpoints()
-    assert picked(endpoints) == "b"
+
+    def ready(endpoint: Endpoint[Pool]) -> bool:
+        """Lets the endpoint leave after it was found to be ready."""
+        if endpoint is a:
+            endpoints.update(snapshot(instance("b")))
+        return True
+
+    assert picked(endpoints, ready=ready) == "b"
     assert a.state.closed == 1
     assert a.in_flight == 0
 
@@ -253,7 +247,7 @@ def test_threads_that_pick_while_the_set_changes_leave_nothing_in_flight_and_not
     made: list[Pool] = []
     endpoints = EndpointSet(
         "catalog",
-        RoundRobin(),
+        BalancingOptions(),
         create=lambda each: made.append(Pool(each)) or made[-1],  # type: ignore[func-returns-value]
         dispose=Pool.close,
     )
@@ -297,7 +291,7 @@ def test_whatever_happens_each_state_is_disposed_of_exactly_once_and_only_when_i
     made: list[Pool] = []
     endpoints = EndpointSet(
         "catalog",
-        RoundRobin(),
+        BalancingOptions(),
         create=lambda each: made.append(Pool(each)) or made[-1],  # type: ignore[func-returns-value]
         dispose=Pool.close,
     )

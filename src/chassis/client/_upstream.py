@@ -30,7 +30,7 @@ from chassis.core import (
     policies,
 )
 from chassis.limits import Bulkhead, BulkheadOptions
-from chassis.loadbalancing import EndpointSet, RoundRobin
+from chassis.loadbalancing import BalancingOptions, EndpointSet
 from chassis.metrics import ClientMetrics
 from chassis.retries import Backoff, BudgetOptions, RetryBudget
 
@@ -159,7 +159,7 @@ class Upstream:
         self.breakers = BreakerFamily(self, breaker)
         self._bus = bus
         self.endpoints: EndpointSet[InstanceState] = EndpointSet(
-            service, RoundRobin(), create=self._new_state, dispose=InstanceState.close
+            service, BalancingOptions(), create=self._new_state, dispose=InstanceState.close, bus=bus
         )
         self.answered: concurrent.futures.Future[None] = concurrent.futures.Future()
         """Done once discovery has said anything definite about the service."""

@@ -7,6 +7,7 @@ flight.
 """
 
 from chassis.loadbalancing._endpoints import Endpoint, EndpointSet, Pick
+from chassis.loadbalancing._options import BalancingOptions
 from chassis.loadbalancing._round_robin import RoundRobin
 
-__all__ = ["Endpoint", "EndpointSet", "Pick", "RoundRobin"]
+__all__ = ["BalancingOptions", "Endpoint", "EndpointSet", "Pick", "RoundRobin"]

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import random
 import threading
-from collections.abc import Callable, Collection
-from typing import Generic, TypeVar
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Generic, TypeVar
 
-from chassis.core.contracts import Balancer
+from chassis.core.clock import Clock, monotonic
+from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
 from chassis.core.instances import Instance, Snapshot, Status
 from chassis.core.outcomes import Outcome
+from chassis.loadbalancing._latency import Latency
+from chassis.loadbalancing._options import BalancingOptions
+from chassis.loadbalancing._round_robin import RoundRobin
 
 S = TypeVar("S")
 
@@ -29,11 +34,12 @@ class Endpoint(Generic[S]):
     :ivar departed: whether the instance has left the service, so that it is picked no more.
     """
 
-    __slots__ = ("departed", "failures", "in_flight", "instance", "state", "successes")
+    __slots__ = ("departed", "failures", "in_flight", "instance", "latency", "state", "successes")
 
     def __init__(self, instance: Instance, state: S) -> None:
         self.instance = instance
         self.state = state
+        self.latency = Latency()
         self.in_flight = 0
         self.successes = 0
         self.failures = 0
@@ -49,17 +55,26 @@ class Pick(Generic[S]):
     :ivar instance: the instance's data when it was chosen.
     """
 
-    __slots__ = ("_owner", "_settled", "endpoint", "instance")
+    __slots__ = ("_answered", "_owner", "_settled", "_since", "endpoint", "instance")
 
-    def __init__(self, endpoint: Endpoint[S], owner: EndpointSet[S]) -> None:
+    def __init__(self, endpoint: Endpoint[S], owner: EndpointSet[S], now: float) -> None:
         self.endpoint = endpoint
         self.instance = endpoint.instance
         self._owner = owner
+        self._since = now
+        self._answered = False
         self._settled = False
 
-    def settle(self, outcome: Outcome) -> None:
-        """Say how the call ended; a second time does nothing."""
-        self._owner._settle(self, outcome)
+    def answered(self) -> None:
+        """Say that the answer's headers are there: the latency ends here, however long its body."""
+        self._owner._answered(self)
+
+    def settle(self, outcome: Outcome, *, retry_after: float | None = None) -> None:
+        """Say how the call ended; a second time does nothing.
+
+        :param retry_after: seconds after which the instance asked to be called again (429, 503).
+        """
+        self._owner._settle(self, outcome, retry_after)
 
 
 class EndpointSet(Generic[S]):
@@ -70,24 +85,34 @@ class EndpointSet(Generic[S]):
     last call is settled. Neither ``create``, ``dispose``, ``ready`` nor the balancer is called with
     a lock held.
 
-    :param service: the service's name, for messages.
-    :param balancer: chooses among the fit.
+    :param service: the service's name, for messages and events.
+    :param options: how to balance.
     :param create: makes what is kept for an instance.
     :param dispose: ends it; must not raise. It runs in the thread of the update or of the last call.
+    :param clock: a monotonic clock.
+    :param draw: draws from [0, 1).
+    :param bus: where its events go.
     """
 
     def __init__(
         self,
         service: str,
-        balancer: Balancer,
+        options: BalancingOptions,
         *,
         create: Callable[[Instance], S],
         dispose: Callable[[S], None],
+        clock: Clock = monotonic,
+        draw: Callable[[], float] = random.random,
+        bus: EventBus = events,
     ) -> None:
         self.service = service
-        self._balancer = balancer
+        self.options = options
+        self._balancer = RoundRobin(draw=draw)
         self._create = create
         self._dispose = dispose
+        self._clock = clock
+        self._draw = draw
+        self._bus = bus
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         # Both are replaced, never changed: a pick reads one reference and needs no lock for it.
@@ -141,6 +166,7 @@ class EndpointSet(Generic[S]):
         *,
         exclude: Collection[Endpoint[S]] = (),
         ready: Callable[[Endpoint[S]], bool] | None = None,
+        key: str | None = None,
     ) -> Pick[S] | None:
         """Choose an endpoint for one call; None if none is fit.
 
@@ -154,7 +180,7 @@ class EndpointSet(Generic[S]):
             with self._lock:
                 if not endpoint.departed:
                     endpoint.in_flight += 1
-                    return Pick(endpoint, self)
+                    return Pick(endpoint, self, self._clock())
             # It left between the choice and now, and its state may be gone: choose again.
 
     def close(self) -> None:
@@ -163,6 +189,29 @@ class EndpointSet(Generic[S]):
             self._closed = True
             unwanted = self._replace(())
         self._dispose_all(unwanted)
+
+    def reconfigure(self, options: BalancingOptions) -> None:
+        """Follow other options from now on."""
+        self.options = options
+
+    def describe(self) -> Mapping[str, Any]:
+        """The policy, and how each instance stands."""
+        now = self._clock()
+        return {
+            "policy": self.options.policy,
+            "instances": {
+                each.instance.id: {
+                    "address": each.instance.address,
+                    "status": each.instance.status.value,
+                    "weight": each.instance.weight,
+                    "in_flight": each.in_flight,
+                    "successes": each.successes,
+                    "failures": each.failures,
+                    "latency": each.latency.at(now, self.options.latency_decay),
+                }
+                for each in self._endpoints
+            },
+        }
 
     def after_fork_in_child(self) -> None:
         """Make the lock anew: see :mod:`chassis.core.forks`."""
@@ -193,12 +242,23 @@ class EndpointSet(Generic[S]):
         self._callable = tuple(each for each in endpoints if _may_be_called(each.instance))
         return [each for each in gone if each.in_flight == 0]
 
-    def _settle(self, pick: Pick[S], outcome: Outcome) -> None:
+    def _answered(self, pick: Pick[S]) -> None:
+        with self._lock:
+            if pick._answered or pick._settled:
+                return
+            pick._answered = True
+            now = self._clock()
+            pick.endpoint.latency.observe(now - pick._since, now, self.options.latency_decay)
+
+    def _settle(self, pick: Pick[S], outcome: Outcome, retry_after: float | None) -> None:
         endpoint = pick.endpoint
         with self._lock:
             if pick._settled:
                 return
             pick._settled = True
+            if not pick._answered and outcome is not Outcome.IGNORED:
+                now = self._clock()
+                endpoint.latency.observe(now - pick._since, now, self.options.latency_decay)
             endpoint.in_flight -= 1
             if outcome is Outcome.SUCCESS:
                 endpoint.successes += 1
