@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +22,12 @@ from chassis.adapters.consul import (
 from chassis.background import background
 from chassis.core import ConfigError, Event, Registration, Status, events
 from chassis.discovery import (
+    AddressShared,
     Deregistered,
+    MaintenanceBegun,
+    MaintenanceEnded,
     RegistrationConfirmed,
+    RegistrationDrifted,
     RegistrationLost,
     RegistrationRefused,
     RegistrationUnreachable,
@@ -50,6 +55,7 @@ class Scripted:
         self.override: Answer | None = None
         self.lost = Answer("Unknown check ID", 404)
         self.index = 1
+        self.maintenance: dict[str, str] = {}
 
     def __call__(self, asked: Asked) -> Answer:
         parts = asked.path.split("/")
@@ -58,21 +64,50 @@ class Scripted:
             while asked.query.get("index") == str(self.index) and time.monotonic() < end:
                 time.sleep(0.005)
             held = [] if self.hidden else list(self.known.values())
-            entries = [{"Service": {"ID": each["ID"], "Service": each["Name"]}} for each in held]
+            entries = [
+                {
+                    "Service": {"ID": each["ID"], "Service": each["Name"]},
+                    "Checks": [
+                        {"CheckID": f"_service_maintenance:{key}", "Notes": reason, "Status": "critical"}
+                        for key, reason in self.maintenance.items()
+                        if key == each["ID"]
+                    ],
+                }
+                for each in held
+            ]
             return Answer(json.dumps(entries), headers={"X-Consul-Index": str(self.index)})
         if self.override is not None:
             return self.override
-        if parts[-1] == "register":
+        if asked.path == "/v1/agent/services":
+            assert asked.query["filter"] == "Port == 8080"
+            return Answer(json.dumps({key: self.held(each) for key, each in self.known.items()}))
+        if asked.method == "GET":
+            each = self.known.get(parts[-1])
+            return Answer("unknown service ID", 404) if each is None else Answer(json.dumps(self.held(each)))
+        if parts[4] == "maintenance":
+            if asked.query["enable"] == "true":
+                self.maintenance.setdefault(parts[-1], asked.query["reason"])
+            else:
+                self.maintenance.pop(parts[-1], None)
+            self.index += 1
+        elif parts[-1] == "register":
             definition = json.loads(asked.body)
             self.known[definition["ID"]] = definition
             self.lost_check = False
             self.index += 1
         elif parts[4] == "deregister":
             self.known.pop(parts[-1], None)
+            self.maintenance.pop(parts[-1], None)
             self.index += 1
         elif parts[3] == "check" and self.lost_check:
             return self.lost
         return Answer()
+
+    @staticmethod
+    def held(definition: dict[str, Any]) -> dict[str, Any]:
+        """A service as an agent shows it."""
+        fields = {name: definition[name] for name in ("ID", "Address", "Port", "Meta", "Weights")}
+        return {**fields, "Service": definition["Name"], "Tags": definition["Tags"], "ContentHash": "x"}
 
 
 def beats(server: ScriptedAgent) -> list[dict[str, str]]:
@@ -288,6 +323,142 @@ async def test_case_23_deregistering_at_a_dead_agent_takes_no_longer_than_its_ca
         assert time.monotonic() - begun < 3.5
     (ended,) = register.of(Deregistered)
     assert "did not answer" in str(ended.details()["error"])
+
+
+async def test_case_19_what_an_operator_changed_is_registered_again(register: Register) -> None:
+    agent = Scripted()
+    with ScriptedAgent(agent) as server:
+        handle = await register(server.url, registration(tags=("blue",)))
+        await eventually(lambda: handle.confirmed)
+        agent.known[handle._registration.id]["Tags"] = ["green"]
+        await eventually(lambda: register.of(RegistrationDrifted), 5, "the drift to be seen")
+        await eventually(lambda: len(registers(server)) == 2, 3, "the renewal")
+        assert agent.known[handle._registration.id]["Tags"] == ["blue"]
+        (drifted,) = register.of(RegistrationDrifted)
+        assert drifted.details() == {"error": "the agent holds another Tags"}
+        assert handle.confirmed
+
+
+async def test_case_19_an_operators_maintenance_is_respected_and_told(register: Register) -> None:
+    agent = Scripted()
+    with ScriptedAgent(agent) as server:
+        handle = await register(server.url, registration(), ttl=0.3)
+        await eventually(lambda: handle.confirmed)
+        key = handle._registration.id
+        agent.maintenance[key] = "new disk"
+        agent.index += 1
+        await eventually(lambda: register.of(MaintenanceBegun), what="the event")
+        assert handle.describe()["maintenance"] == {"reason": "new disk", "operator": True}
+        handle.maintenance(None)  # asked for by the service: it is not its own to end
+        handle.maintenance("ours")
+        handle.maintenance(None)
+        before = len(beats(server))
+        await eventually(lambda: len(beats(server)) > before + 2, what="further heartbeats")
+        assert agent.maintenance == {key: "new disk"}
+        del agent.maintenance[key]
+        agent.index += 1
+        await eventually(lambda: register.of(MaintenanceEnded), what="the event")
+        assert handle.describe()["maintenance"] is None
+
+
+async def test_maintenance_of_the_services_own_outlives_a_loss_and_ends_by_its_word(
+    register: Register,
+) -> None:
+    agent = Scripted()
+    with ScriptedAgent(agent) as server:
+        handle = await register(server.url, registration(), ttl=0.6)
+        handle.maintenance("migrating")
+        await eventually(lambda: register.of(MaintenanceBegun), what="the event")
+        assert handle.describe()["maintenance"] == {"reason": "migrating", "operator": False}
+        agent.known.clear()
+        agent.maintenance.clear()
+        agent.lost_check = True
+        await eventually(lambda: agent.maintenance and len(registers(server)) == 2, 5, "it to be told again")
+        # Another worker of the same address may end it: they are one instance.
+        other = await register(server.url, registration(), ttl=0.6)
+        await eventually(lambda: other.describe()["maintenance"], what="the other worker to see it")
+        other.maintenance(None)
+        await eventually(lambda: not agent.maintenance, what="its end")
+        await eventually(lambda: handle.describe()["maintenance"] is None, what="the first to see it")
+        assert handle._machine.maintenance is None
+
+
+async def test_an_operators_maintenance_that_stood_before_the_services_own_is_followed_by_it(
+    register: Register,
+) -> None:
+    agent = Scripted()
+    with ScriptedAgent(agent) as server:
+        handle = await register(server.url, registration(), ttl=0.6)
+        await eventually(lambda: handle.confirmed)
+        agent.maintenance[handle._registration.id] = "new disk"
+        agent.index += 1
+        await eventually(lambda: register.of(MaintenanceBegun), what="the event")
+        handle.maintenance("migrating")
+        await eventually(lambda: [each for each in server.asked if "/maintenance/" in each.path])
+        agent.maintenance.clear()
+        agent.index += 1
+        await eventually(lambda: agent.maintenance, what="the service's own")
+        assert handle.describe()["confirmed"]
+
+
+async def test_case_40_others_registered_at_the_same_address_are_told_of_once(register: Register) -> None:
+    agent = Scripted()
+    with ScriptedAgent(agent) as server:
+        await register(server.url, registration("other"))
+        await eventually(lambda: agent.known)
+        elsewhere = {**next(iter(agent.known.values())), "ID": "elsewhere", "Address": "10.0.0.9"}
+        agent.known["elsewhere"] = elsewhere
+        handle = await register(server.url, registration())
+        shares = "shares_its_address_with"
+        await eventually(lambda: handle.describe()[shares], 5, "the others to be seen")
+        assert handle.describe()[shares] == ["other:127.0.0.1:8080"]
+        seen = [each for each in register.of(AddressShared) if each.subject == handle._registration.id]
+        assert [each.details() for each in seen] == [{"others": ("other:127.0.0.1:8080",)}]
+
+
+async def test_a_registration_describes_itself(register: Register) -> None:
+    agent = Scripted()
+    with ScriptedAgent(agent) as server:
+        handle = await register(
+            server.url, registration(readiness=lambda: (Status.WARNING, "so so")), ttl=0.3
+        )
+        await eventually(lambda: handle.confirmed)
+        described = dict(handle.describe())
+        assert described.pop("heartbeat")["status"] == "warning"
+        assert described == {
+            "id": "catalog:127.0.0.1:8080",
+            "confirmed": True,
+            "trouble": None,
+            "maintenance": None,
+            "shares_its_address_with": [],
+        }
+        agent.override = Answer("Permission denied", 403)
+        await eventually(lambda: handle.describe()["trouble"], what="the trouble")
+        assert "Permission denied" in handle.describe()["trouble"]
+
+
+async def test_a_token_that_was_rotated_is_read_again_and_heals_the_registration(
+    register: Register, tmp_path: Path
+) -> None:
+    """Refused with the old token: degraded, told of, and tried again with what the file holds then."""
+    agent, file = Scripted(), tmp_path / "token"
+    file.write_text("old")
+    valid = ["old"]
+
+    def guarded(asked: Asked) -> Answer:
+        if asked.headers.get("x-consul-token") not in valid:
+            return Answer("ACL not found", 403)
+        return agent(asked)
+
+    with ScriptedAgent(guarded) as server:
+        handle = await register(server.url, registration(), ttl=0.3, token_file=str(file))
+        await eventually(lambda: handle.confirmed)
+        valid[:] = ["new"]
+        await eventually(lambda: register.of(RegistrationRefused), what="the refusal")
+        assert not handle.confirmed
+        file.write_text("new")
+        await eventually(lambda: handle.confirmed, what="the new token to be used")
+        assert len(registers(server)) == 1
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from chassis.core import ConfigError, Registration, Status
 from chassis.discovery import (
     RegistrationConfirmed,
+    RegistrationDrifted,
     RegistrationLost,
     RegistrationMachine,
     RegistrationRefused,
@@ -28,10 +29,11 @@ def machine(*, random: float = 0.5, ttl: float = 15.0) -> RegistrationMachine:
 
 
 def confirmed(*, random: float = 0.5) -> RegistrationMachine:
-    """Registered and beaten at 100."""
+    """Registered, beaten and inspected at 100."""
     registration = machine(random=random)
     registration.registered(now=100.0)
     assert isinstance(registration.beaten(now=100.0), RegistrationConfirmed)
+    registration.inspected(now=100.0)
     return registration
 
 
@@ -81,7 +83,7 @@ def test_the_first_registration_is_no_renewal() -> None:
     assert registration.next() == (Task.REGISTER, pytest.approx(100.6))
 
 
-@pytest.mark.parametrize("task", list(Task))
+@pytest.mark.parametrize("task", [Task.REGISTER, Task.BEAT])
 def test_case_18_what_is_not_answered_is_tried_again_each_second(task: Task) -> None:
     registration = machine() if task is Task.REGISTER else confirmed()
     event = registration.unreachable(task, "refused", now=105.0)
@@ -112,6 +114,7 @@ def test_another_kind_of_trouble_is_news_and_so_is_its_return_after_recovery() -
 
 def test_case_5b_absence_from_the_catalog_renews_although_heartbeats_are_answered() -> None:
     registration = confirmed()
+    registration.inspected(now=150.0)
     event = registration.absent(now=200.0)
     assert event == RegistrationLost(subject="catalog:1", at=200.0, error="the catalog does not show it")
     assert not registration.confirmed
@@ -166,8 +169,11 @@ def test_renewing_an_absence_that_it_does_not_heal_becomes_ever_rarer() -> None:
     at, gaps = 1000.0, []
     for _ in range(9):
         registration.absent(now=at)
-        while (due := registration.next()) is not None and due[0] is Task.BEAT:
-            registration.beaten(now=due[1])
+        while (due := registration.next()) is not None and due[0] is not Task.REGISTER:
+            if due[0] is Task.BEAT:
+                registration.beaten(now=due[1])
+            else:
+                registration.inspected(now=due[1])
         assert due is not None
         gaps.append(due[1] - at)
         at = due[1]
@@ -182,6 +188,108 @@ def test_renewing_an_absence_that_it_does_not_heal_becomes_ever_rarer() -> None:
     assert registration.next() == (Task.REGISTER, pytest.approx(at + 10.0))
 
 
+# drift and maintenance
+
+
+def test_case_19_what_the_registry_holds_is_looked_at_soon_and_then_every_minute() -> None:
+    registration = machine()
+    registration.registered(now=100.0)
+    registration.beaten(now=100.0)
+    assert registration.next() == (Task.INSPECT, 102.0)
+    registration.inspected(now=102.0)
+    assert registration._inspect_at == 162.0
+    registration.lost("unknown check", now=110.0)
+    assert registration.next() == (Task.REGISTER, 110.5)
+    registration.registered(now=110.5)
+    assert registration._inspect_at == 170.5
+
+
+@pytest.mark.parametrize("random", [0.0, 1.0])
+def test_case_19_what_somebody_changed_is_registered_again_and_told_of_once(random: float) -> None:
+    registration = confirmed(random=random)
+    event = registration.drifted("another Port", now=160.0)
+    assert event == RegistrationDrifted(subject="catalog:1", at=160.0, error="another Port")
+    assert registration.confirmed
+    assert registration._register_at == 160.0 + random
+    registration.registered(now=161.0)
+    # Two processes that register one id would change it back and forth: once a minute, and quietly.
+    assert registration.drifted("another Port", now=220.0) is None
+    registration.registered(now=221.0)
+    assert registration.drifted("another Address", now=280.0) is not None
+    registration.inspected(now=340.0)
+    assert registration.drifted("another Address", now=400.0) is not None
+    assert registration._inspect_at == 460.0
+
+
+def test_case_5b_drift_does_not_renew_twice_within_ten_seconds() -> None:
+    registration = confirmed()
+    registration.lost("unknown check", now=159.0)
+    registration.registered(now=159.5)
+    registration.drifted("another Port", now=160.0)
+    assert registration._register_at == 169.5
+
+
+def test_maintenance_is_told_at_once_and_again_after_each_registration() -> None:
+    registration = confirmed()
+    registration.maintain("migrating", now=101.0)
+    assert registration.next() == (Task.MAINTAIN, 101.0)
+    registration.maintained()
+    assert registration.next() == (Task.BEAT, 105.0)
+    registration.lost("unknown check", now=105.0)
+    registration.registered(now=105.5)
+    assert registration.next() == (Task.MAINTAIN, 105.5)
+    registration.maintained()
+    registration.maintain(None, now=106.0)
+    assert registration.next() == (Task.BEAT, 105.5)
+    registration.beaten(now=105.5)
+    assert registration.next() == (Task.MAINTAIN, 106.0)
+    registration.maintained()
+    registration.registered(now=110.0)
+    assert registration.next() == (Task.BEAT, 110.0)
+
+
+def test_maintenance_asked_for_while_it_is_not_registered_waits_until_it_is() -> None:
+    registration = machine()
+    registration.maintain("migrating", now=100.0)
+    assert registration.next() == (Task.REGISTER, 100.0)
+    registration.registered(now=101.0)
+    assert registration.next() == (Task.MAINTAIN, 101.0)
+    registration.maintained()
+    registration.lost("unknown check", now=102.0)
+    registration.maintain(None, now=102.1)
+    assert registration.next() == (Task.REGISTER, 102.5)
+    registration.registered(now=102.5)
+    assert registration.next() == (Task.MAINTAIN, 102.5)
+
+
+def test_maintenance_that_somebody_else_ended_does_not_come_back() -> None:
+    registration = confirmed()
+    registration.maintain("migrating", now=101.0)
+    registration.maintained()
+    registration.maintenance_ended()
+    registration.lost("unknown check", now=105.0)
+    registration.registered(now=105.5)
+    assert registration.next() == (Task.BEAT, 105.5)
+
+
+@pytest.mark.parametrize(("trouble", "at"), [("unreachable", 102.0), ("refused", 106.0)])
+def test_maintenance_that_cannot_be_told_is_tried_again(trouble: str, at: float) -> None:
+    registration = confirmed()
+    registration.maintain("migrating", now=101.0)
+    getattr(registration, trouble)(Task.MAINTAIN, "x", now=101.0)
+    assert registration._maintain_at == at
+
+
+def test_what_keeps_it_from_being_confirmed_is_known() -> None:
+    registration = confirmed()
+    assert registration.trouble == ""
+    registration.unreachable(Task.BEAT, "refused", now=105.0)
+    registration.unreachable(Task.BEAT, "timed out", now=106.0)
+    assert registration.trouble == "timed out"
+    registration.beaten(now=107.0)
+    assert registration.trouble == ""
+
+
 def test_case_21_when_it_has_ended_nothing_registers_or_beats_any_more() -> None:
     registration = confirmed()
     registration.end()
@@ -192,6 +300,9 @@ def test_case_21_when_it_has_ended_nothing_registers_or_beats_any_more() -> None
     assert registration.lost("unknown check", now=101.0) is None
     assert registration.unreachable(Task.BEAT, "refused", now=101.0) is None
     assert registration.absent(now=101.0) is None
+    assert registration.drifted("another Port", now=101.0) is None
+    registration.maintain("migrating", now=101.0)
+    registration.registered(now=101.0)
     assert registration.next() is None
     assert not registration.confirmed
 
@@ -222,7 +333,10 @@ def test_a_registration_that_can_be_held_passes(good: dict[str, Any]) -> None:
 
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["go", "lost", "unreachable", "refused", "absent", "present"]), st.floats(0, 30)
+        st.sampled_from(
+            ["go", "lost", "unreachable", "refused", "absent", "present", "drifted", "maintain", "resume"]
+        ),
+        st.floats(0, 30),
     ),
     max_size=60,
 )
@@ -232,37 +346,66 @@ steps = st.lists(
 def test_whatever_happens_there_is_a_next_task_and_renewals_are_no_storm(
     sequence: list[tuple[str, float]], random: float
 ) -> None:
+    """Against a registry that is a few variables: what it holds is what the service wants, in the end."""
     registration = RegistrationMachine("id", ttl=15.0, now=0.0, random=lambda: random)
     now, renewed = 0.0, [-math.inf]
     registered = absent = False
-    for kind, pause in sequence:
-        due = registration.next()
-        assert due is not None
-        task, at = due
-        assert at < math.inf
-        assert at <= max(now, 0.0) + 600
-        if kind in ("absent", "present"):
-            now += pause
-            absent = kind == "absent"
-            registration.absent(now=now) if absent else registration.present()
-            continue
-        now = max(now, at)
-        if kind == "unreachable":
-            registration.unreachable(task, "x", now=now)
-        elif kind == "refused":
-            registration.refused(task, "x", now=now)
-        elif task is Task.REGISTER:
+    wanted: str | None = None
+    held: str | None = None
+
+    def succeed(task: Task) -> None:
+        nonlocal registered, held
+        if task is Task.REGISTER:
             registration.registered(now=now)
             if registered:
                 renewed.append(now)
             registered = True
-            assert registration.next() == (Task.BEAT, now)
-        elif kind == "lost":
-            registration.lost("x", now=now)
-            assert not registration.confirmed
+        elif task is Task.MAINTAIN:
+            held = registration.maintenance
+            registration.maintained()
+        elif task is Task.INSPECT:
+            registration.inspected(now=now)
         else:
             registration.beaten(now=now)
             assert registration.confirmed or absent
+
+    for kind, pause in sequence:
+        due = registration.next()
+        assert due is not None
+        task, at = due
+        assert at <= max(now, 0.0) + 600
+        if kind in ("absent", "present", "maintain", "resume"):
+            now += pause
+            if kind in ("absent", "present"):
+                absent = kind == "absent"
+                registration.absent(now=now) if absent else registration.present()
+            else:
+                wanted = "why" if kind == "maintain" else None
+                registration.maintain(wanted, now=now)
+            continue
+        now = max(now, at)
+        if kind == "lost" and task in (Task.BEAT, Task.MAINTAIN):
+            held = None
+            registration.lost("x", now=now)
+            assert not registration.confirmed
+        elif kind == "drifted" and task is Task.INSPECT:
+            registration.drifted("x", now=now)
+        elif kind == "unreachable" and task is not Task.INSPECT:
+            registration.unreachable(task, "x", now=now)
+        elif kind == "refused" and task is not Task.INSPECT:
+            registration.refused(task, "x", now=now)
+        else:
+            succeed(task)
+    # Whatever went wrong: once the registry answers, all is as it should be before two beats are over.
+    registration.present()
+    absent = False
+    end = now + 25.0
+    while (due := registration.next()) is not None and due[1] < end:
+        now = max(now, due[1])
+        succeed(due[0])
+    assert registered
+    assert registration.confirmed
+    assert held == wanted
     assert all(later - earlier >= 9.99 for earlier, later in itertools.pairwise(renewed))
 
 

@@ -77,6 +77,18 @@ class Registered(Protocol):
         """Whether the registry has taken the registration and the last heartbeat went through."""
         ...
 
+    def maintenance(self, reason: str | None) -> None:
+        """Ask that nobody be sent here for ``reason``, or end that with None.
+
+        Any thread; returns at once. The registry is told in the background, and told again when it
+        lost the registration. Maintenance that an operator set is not ended by it.
+        """
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Id, whether it is confirmed, what is wrong if not, the last heartbeat, maintenance."""
+        ...
+
     async def deregister(self) -> None:
         """Stop the heartbeat, then remove the registration. Never raises; takes at most 3 s."""
 

@@ -11,6 +11,7 @@ from chassis.discovery._addresses import parse_urls
 from chassis.discovery._backoff import Backoff
 from chassis.discovery._composite import CompositeDiscovery
 from chassis.discovery._events import (
+    AddressShared,
     Deregistered,
     DiscoveryRecovered,
     DiscoveryStale,
@@ -18,7 +19,10 @@ from chassis.discovery._events import (
     EmptyAnswerHeld,
     EntriesSkipped,
     InstancesChanged,
+    MaintenanceBegun,
+    MaintenanceEnded,
     RegistrationConfirmed,
+    RegistrationDrifted,
     RegistrationLost,
     RegistrationRefused,
     RegistrationUnreachable,
@@ -33,6 +37,7 @@ from chassis.discovery._watch_index import ChurnLimit, Wake, WatchIndex
 from chassis.discovery._watches import Watches
 
 __all__ = [
+    "AddressShared",
     "Backoff",
     "ChurnLimit",
     "CompositeDiscovery",
@@ -45,9 +50,12 @@ __all__ = [
     "InstancesChanged",
     "LastKnownGood",
     "Listening",
+    "MaintenanceBegun",
+    "MaintenanceEnded",
     "MemoryDiscovery",
     "MemoryRegistration",
     "RegistrationConfirmed",
+    "RegistrationDrifted",
     "RegistrationLost",
     "RegistrationMachine",
     "RegistrationRefused",

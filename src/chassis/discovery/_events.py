@@ -129,6 +129,50 @@ class RegistrationRefused(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RegistrationDrifted(Event):
+    """The registry holds something else than ``subject`` told it: it is registered again.
+
+    :param error: what is different.
+    """
+
+    name: ClassVar[str] = "registration.drifted"
+    level: ClassVar[Level] = "warning"
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddressShared(Event):
+    """Others are registered at the address of ``subject``: callers of one may reach another.
+
+    :param others: their ids.
+    """
+
+    name: ClassVar[str] = "registration.address_shared"
+    level: ClassVar[Level] = "warning"
+    others: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaintenanceBegun(Event):
+    """The registration ``subject`` is under maintenance: nobody is sent to it.
+
+    :param operator: whether somebody else than the service asked for it. Then it is theirs to end.
+    """
+
+    name: ClassVar[str] = "registration.maintenance_begun"
+    level: ClassVar[Level] = "warning"
+    reason: str
+    operator: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaintenanceEnded(Event):
+    """The registration ``subject`` is under maintenance no more."""
+
+    name: ClassVar[str] = "registration.maintenance_ended"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deregistered(Event):
     """The registration ``subject`` has been ended.
 

@@ -10,9 +10,14 @@ from chassis.core.clock import monotonic
 from chassis.core.contracts import Registration
 from chassis.core.events import events
 from chassis.core.forks import tell_after_fork
-from chassis.core.instances import Instance, Snapshot, Source
+from chassis.core.instances import Instance, Snapshot, Source, Status
 from chassis.core.options import Seconds, check_seconds
-from chassis.discovery._events import Deregistered, RegistrationConfirmed
+from chassis.discovery._events import (
+    Deregistered,
+    MaintenanceBegun,
+    MaintenanceEnded,
+    RegistrationConfirmed,
+)
 from chassis.discovery._last_known_good import LastKnownGood
 from chassis.discovery._registration import check_registration, readiness
 from chassis.discovery._topic import Listening, Topic, describe
@@ -147,8 +152,30 @@ class MemoryRegistration:
         self._registry = registry
         self._registration = registration
         self._ended = threading.Event()
+        self._told: tuple[str, str] | None = None
+        self._maintenance: str | None = None
         self.job: Job | None = None
         self.confirmed = False
+
+    def maintenance(self, reason: str | None) -> None:
+        """Ask that nobody be sent here for ``reason``, or end that with None; it holds at once."""
+        before, self._maintenance = self._maintenance, reason
+        self.look()
+        if reason is None and before is not None:
+            events.emit(MaintenanceEnded(subject=self._registration.id))
+        elif reason is not None and reason != before:
+            events.emit(MaintenanceBegun(subject=self._registration.id, reason=reason, operator=False))
+
+    def describe(self) -> Mapping[str, Any]:
+        """Id, whether it is confirmed, the last look at its readiness, maintenance."""
+        told, reason = self._told, self._maintenance
+        return {
+            "id": self._registration.id,
+            "confirmed": self.confirmed,
+            "trouble": None if self._registry.running else "the registry has been stopped",
+            "heartbeat": None if told is None else {"status": told[0], "note": told[1]},
+            "maintenance": None if reason is None else {"reason": reason, "operator": False},
+        }
 
     async def deregister(self) -> None:
         """Take it out of the registry. Never raises; a second time does nothing."""
@@ -171,7 +198,10 @@ class MemoryRegistration:
             self.confirmed = False
             return
         told = self._registration
-        status, _ = readiness(told)
+        status, note = readiness(told)
+        self._told = status.value, note
+        if self._maintenance is not None:
+            status = Status.MAINTENANCE
         instance = Instance(
             id=told.id,
             service=told.service,

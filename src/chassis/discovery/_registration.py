@@ -4,6 +4,7 @@ import math
 import random as _random
 from collections.abc import Callable
 from enum import Enum
+from typing import TypeAlias
 
 from chassis.core.contracts import Registration
 from chassis.core.errors import ConfigError
@@ -11,6 +12,7 @@ from chassis.core.events import Event
 from chassis.core.instances import Status
 from chassis.discovery._events import (
     RegistrationConfirmed,
+    RegistrationDrifted,
     RegistrationLost,
     RegistrationRefused,
     RegistrationUnreachable,
@@ -22,6 +24,7 @@ _RETRY = 1.0
 _PROPAGATION = 2.0
 _STORM_LIMIT = 10.0
 _STORM_LIMIT_CAP = 600.0
+_INSPECTION = 60.0
 
 
 def readiness(registration: Registration) -> tuple[Status, str]:
@@ -52,11 +55,18 @@ def check_registration(registration: Registration) -> None:
         raise refuse("weight", f"{registration.weight} is no weight", "give at least 1")
 
 
+_Trouble: TypeAlias = RegistrationLost | RegistrationUnreachable | RegistrationRefused
+
+
 class Task(Enum):
     """What a registrar does next."""
 
     REGISTER = "register"
+    MAINTAIN = "maintain"
+    """Tell the registry whether the instance is under maintenance."""
     BEAT = "beat"
+    INSPECT = "inspect"
+    """See whether the registry still holds what it was told."""
 
 
 class RegistrationMachine:
@@ -71,6 +81,11 @@ class RegistrationMachine:
     catalog therefore reports :meth:`absent` and :meth:`present`. Where renewing does not help (the
     token may not read the catalog, say) it is tried ever more rarely.
 
+    Somebody else may change or remove what is registered; that is looked for every minute, and set
+    right. Maintenance is another matter: what an operator has set is nobody else's to end. Maintenance
+    that the service itself asked for is told again after each registration, since a registry that
+    lost the one has lost the other.
+
     :param subject: the registration's id, for events.
     :param ttl: seconds after which the registry calls a registration without heartbeat critical.
     :param random: gives numbers from 0 to 1.
@@ -83,28 +98,48 @@ class RegistrationMachine:
         self._interval = ttl / 3
         self._random = random
         self._register_at = now
+        self._maintain_at = math.inf
         self._beat_at = math.inf
+        self._inspect_at = math.inf
         self._registered_at = -math.inf
         self._renewed_at = -math.inf
         self._storm_limit = _STORM_LIMIT
         self._because_absent = False
         self._trouble: type[Event] | None = None
+        self._drift = ""
+        self._maintenance_untold = False
         self._ended = False
         self.confirmed = False
         """Whether the registry has taken the registration and the last heartbeat."""
+        self.trouble = ""
+        """What keeps it from being confirmed; "" if nothing does."""
+        self.maintenance: str | None = None
+        """Why the service asked for maintenance; None if it did not."""
 
     def next(self) -> tuple[Task, float] | None:
         """What to do next, and when; None when it has ended."""
         if self._ended:
             return None
-        if self._register_at <= self._beat_at:
-            return Task.REGISTER, self._register_at
-        return Task.BEAT, self._beat_at
+        # In this order where several are due: each later one needs the earlier ones done.
+        return min(
+            (Task.REGISTER, self._register_at),
+            (Task.MAINTAIN, self._maintain_at),
+            (Task.BEAT, self._beat_at),
+            (Task.INSPECT, self._inspect_at),
+            key=lambda due: due[1],
+        )
 
     def registered(self, *, now: float) -> None:
         """The registry took the registration."""
-        if self._registered_at > -math.inf:
+        first = self._registered_at == -math.inf
+        if not first:
             self._renewed_at = now
+        if self._inspect_at == math.inf:
+            # Soon after the start, since what is wrong then (a port that others have too) was
+            # mostly just configured.
+            self._inspect_at = now + (_PROPAGATION if first else _INSPECTION)
+        if self.maintenance is not None or self._maintenance_untold:
+            self._maintain_at = now
         self._registered_at = now
         self._register_at = math.inf
         if self._because_absent:
@@ -122,11 +157,12 @@ class RegistrationMachine:
             return None
         self.confirmed = True
         self._trouble = None
+        self.trouble = ""
         return RegistrationConfirmed(subject=self._subject, at=now)
 
     def lost(self, error: str, *, now: float) -> Event | None:
         """The registry does not know what it was to renew."""
-        self._beat_at = math.inf
+        self._beat_at = self._maintain_at = self._inspect_at = math.inf
         self._register_at = max(now + self._random(), self._renewed_at + _STORM_LIMIT)
         self._because_absent = False
         return self._in_trouble(RegistrationLost(subject=self._subject, at=now, error=error))
@@ -140,6 +176,41 @@ class RegistrationMachine:
         """The registry will not have it; that may change, so it is tried again at each beat."""
         self._again(task, now + self._interval)
         return self._in_trouble(RegistrationRefused(subject=self._subject, at=now, error=error))
+
+    def maintain(self, reason: str | None, *, now: float) -> None:
+        """The service asks for maintenance for ``reason``, or for its end (None)."""
+        self.maintenance = reason
+        self._maintenance_untold = True
+        if self._beat_at < math.inf:
+            self._maintain_at = now
+        # Else it is not registered now, and the registry is told right after it is.
+
+    def maintained(self) -> None:
+        """The registry was told of the maintenance, or of its end."""
+        self._maintenance_untold = False
+        self._maintain_at = math.inf
+
+    def maintenance_ended(self) -> None:
+        """Somebody else ended the maintenance the service had asked for: it is over."""
+        self.maintenance = None
+
+    def inspected(self, *, now: float) -> None:
+        """The registry holds what it was told, or did not say what it holds."""
+        self._drift = ""
+        self._inspect_at = now + _INSPECTION
+
+    def drifted(self, difference: str, *, now: float) -> Event | None:
+        """The registry holds something else than it was told: it is told again.
+
+        :param difference: what is different, for whoever reads the event.
+        """
+        known, self._drift = self._drift == difference, difference
+        self._inspect_at = now + _INSPECTION
+        self._register_at = max(now + self._random(), self._renewed_at + _STORM_LIMIT)
+        self._because_absent = False
+        if self._ended or known:
+            return None
+        return RegistrationDrifted(subject=self._subject, at=now, error=difference)
 
     def absent(self, *, now: float) -> Event | None:
         """The catalog does not show the registration."""
@@ -169,12 +240,15 @@ class RegistrationMachine:
     def _again(self, task: Task, at: float) -> None:
         if task is Task.REGISTER:
             self._register_at = at
+        elif task is Task.MAINTAIN:
+            self._maintain_at = at
         else:
             self._beat_at = at
 
-    def _in_trouble(self, event: Event) -> Event | None:
+    def _in_trouble(self, event: _Trouble) -> Event | None:
         """The event, if it is news."""
         self.confirmed = False
+        self.trouble = event.error
         if self._ended or self._trouble is type(event):
             return None
         self._trouble = type(event)

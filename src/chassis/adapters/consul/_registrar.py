@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from chassis.adapters.consul._errors import (
     ConsulUnavailable,
     ConsulUnreachable,
 )
-from chassis.adapters.consul._protocol import ConsulAnswer, duration
+from chassis.adapters.consul._protocol import ConsulAnswer, ConsulRequest, duration, parse, path
 from chassis.adapters.consul._watch import observe
 from chassis.background import background
 from chassis.core.clock import monotonic
@@ -24,7 +24,10 @@ from chassis.core.events import Event, events
 from chassis.core.instances import Status
 from chassis.core.options import Seconds, check_seconds
 from chassis.discovery import (
+    AddressShared,
     Deregistered,
+    MaintenanceBegun,
+    MaintenanceEnded,
     RegistrationMachine,
     Task,
     WatchFailed,
@@ -35,6 +38,8 @@ from chassis.discovery import (
 _CHECK_STATUS = {Status.PASSING: "passing", Status.WARNING: "warning"}
 _DEREGISTER_CAP = 3.0
 _MAX_STALE = 30.0
+_BY_SERVICE = " (asked for by the service itself)"
+"""Ends the reason of a maintenance that the service set, so that its other workers may end it."""
 _META_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -103,6 +108,9 @@ class ConsulRegistration:
         self._options = options
         self._machine = RegistrationMachine(registration.id, ttl=options.ttl, now=monotonic())
         self._check_id = f"service:{registration.id}"
+        self._told: tuple[str, str, float] | None = None
+        self._maintenance: str | None = None
+        self._sharing: tuple[str, ...] = ()
         self._ended = False
 
     def __repr__(self) -> str:
@@ -113,8 +121,46 @@ class ConsulRegistration:
         """Whether Consul has taken the registration and the last heartbeat went through."""
         return self._machine.confirmed
 
+    def maintenance(self, reason: str | None) -> None:
+        """Ask that nobody be sent here for ``reason``, or end that with None.
+
+        Any thread; returns at once. Consul is told in the background, and again after each
+        registration. Maintenance that an operator set is not ended by it.
+        """
+
+        def ask() -> None:
+            self._machine.maintain(reason, now=monotonic())
+            self._changed.set()
+
+        if background.here():
+            ask()
+        elif not self._ended:
+            self._loop.call_soon_threadsafe(ask)
+
+    def describe(self) -> Mapping[str, Any]:
+        """Id, whether it is confirmed, what is wrong if not, the last heartbeat, maintenance."""
+        told, maintenance = self._told, self._maintenance
+        described: dict[str, Any] = {
+            "id": self._registration.id,
+            "confirmed": self.confirmed,
+            "trouble": self._machine.trouble or None,
+            "heartbeat": None,
+            "maintenance": None,
+            "shares_its_address_with": list(self._sharing),
+        }
+        if told is not None:
+            status, note, at = told
+            described["heartbeat"] = {"status": status, "note": note, "age": round(monotonic() - at, 1)}
+        if maintenance is not None:
+            described["maintenance"] = {
+                "reason": maintenance.removesuffix(_BY_SERVICE),
+                "operator": not maintenance.endswith(_BY_SERVICE),
+            }
+        return described
+
     async def start(self) -> None:
         """Begin, on the background loop."""
+        self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._keeping = asyncio.create_task(self._keep(), name=f"chassis:beat:{self._registration.id}")
         self._watching = asyncio.create_task(
@@ -190,21 +236,70 @@ class ConsulRegistration:
         machine = self._machine
         try:
             if task is Task.REGISTER:
-                await self._agent.register_service(
-                    definition(self._registration, self._options, check_id=self._check_id)
-                )
+                await self._agent.register_service(self._definition())
                 machine.registered(now=monotonic())
                 return None
+            if task is Task.MAINTAIN:
+                await self._maintain()
+                machine.maintained()
+                return None
+            if task is Task.INSPECT:
+                return await self._inspect()
             status, note = readiness(self._registration)
-            await self._agent.update_check(self._check_id, _CHECK_STATUS.get(status, "critical"), output=note)
+            told = _CHECK_STATUS.get(status, "critical")
+            await self._agent.update_check(self._check_id, told, output=note)
+            self._told = told, note, monotonic()
             return machine.beaten(now=monotonic())
         except ConsulError as error:
             now = monotonic()
-            if task is Task.BEAT and is_lost(error):
+            if task is Task.INSPECT:
+                # The next heartbeat meets the same trouble, if it is any.
+                machine.inspected(now=now)
+                return None
+            if task is not Task.REGISTER and is_lost(error):
                 return machine.lost(str(error), now=now)
             if isinstance(error, ConsulUnreachable | ConsulUnavailable):
                 return machine.unreachable(task, str(error), now=now)
             return machine.refused(task, str(error), now=now)
+
+    def _definition(self) -> dict[str, Any]:
+        return definition(self._registration, self._options, check_id=self._check_id)
+
+    async def _maintain(self) -> None:
+        """Say that the instance is under maintenance, or that it is no more."""
+        reason, seen = self._machine.maintenance, self._maintenance
+        if reason is not None:
+            await self._agent.service_maintenance(self._registration.id, True, reason=reason + _BY_SERVICE)
+        elif seen is None or seen.endswith(_BY_SERVICE):
+            await self._agent.service_maintenance(self._registration.id, False)
+        # Else an operator has set it meanwhile, and it is theirs to end.
+
+    async def _inspect(self) -> Event | None:
+        """See whether the agent holds what it was told, and nobody else at the same address."""
+        held = await self._agent.agent_service(self._registration.id)
+        now = monotonic()
+        if held is None:
+            return self._machine.lost("it was removed from the agent", now=now)
+        changed = differences(self._definition(), held)
+        if changed:
+            return self._machine.drifted(f"the agent holds another {', '.join(changed)}", now=now)
+        self._machine.inspected(now=now)
+        sharing = tuple(sorted(await self._others_at_this_address()))
+        news, self._sharing = sharing != self._sharing, sharing
+        return AddressShared(subject=self._registration.id, others=sharing) if sharing and news else None
+
+    async def _others_at_this_address(self) -> list[str]:
+        port = self._registration.port
+        request = ConsulRequest(
+            method="GET", path=path("agent", "services"), params={"filter": f"Port == {port}"}
+        )
+        services = (await self._agent.call(request, lambda body: parse(request.what, body, dict))).value
+        return [
+            service_id
+            for service_id, each in services.items()
+            if (each.get("Address"), each.get("Port")) == (self._registration.host, port)
+            and service_id != self._registration.id
+        ]
 
     async def _watch_catalog(self) -> None:
         """See whether the catalog shows the registration, which heartbeats do not tell."""
@@ -217,11 +312,33 @@ class ConsulRegistration:
             async for each in observations:
                 if each.answer is None or each.answer.acl_filtered:
                     continue
-                if any(_id(entry) == own for entry in each.answer.value):
-                    self._machine.present()
-                else:
+                entry = next((entry for entry in each.answer.value if _id(entry) == own), None)
+                if entry is None:
                     _emit(self._machine.absent(now=monotonic()))
+                else:
+                    self._machine.present()
+                    self._saw_maintenance(next(_maintenance_reasons(entry), None))
                 self._changed.set()
+
+    def _saw_maintenance(self, reason: str | None) -> None:
+        before, self._maintenance = self._maintenance, reason
+        if reason == before or self._ended:
+            return
+        if reason is None:
+            if before is not None and before.endswith(_BY_SERVICE):
+                self._machine.maintenance_ended()
+            elif self._machine.maintenance is not None:
+                # Consul holds one maintenance of an instance, and an operator's stood in the way of ours.
+                self._machine.maintain(self._machine.maintenance, now=monotonic())
+            events.emit(MaintenanceEnded(subject=self._registration.id))
+            return
+        events.emit(
+            MaintenanceBegun(
+                subject=self._registration.id,
+                reason=reason.removesuffix(_BY_SERVICE),
+                operator=not reason.endswith(_BY_SERVICE),
+            )
+        )
 
 
 def definition(
@@ -253,6 +370,21 @@ def definition(
     }
 
 
+def differences(told: Mapping[str, Any], held: Mapping[str, Any]) -> list[str]:
+    """The fields of a service that an agent holds otherwise than it was told, by Consul's names."""
+    as_held = {"Name": "Service"}
+
+    def plain(value: Any) -> Any:
+        # Consul writes what is empty as null, or leaves it out.
+        return value or None
+
+    return [
+        name
+        for name in ("Name", "Address", "Port", "Tags", "Meta", "Weights")
+        if plain(told[name]) != plain(held.get(as_held.get(name, name)))
+    ]
+
+
 def check_meta(registration: Registration) -> None:
     """Refuse meta that Consul would refuse later.
 
@@ -282,6 +414,14 @@ def is_lost(error: ConsulError) -> bool:
 def _id(entry: Any) -> str:
     service: Mapping[str, Any] = entry.get("Service") or {} if isinstance(entry, Mapping) else {}
     return str(service.get("ID") or "")
+
+
+def _maintenance_reasons(entry: Mapping[str, Any]) -> Iterator[str]:
+    """Why an entry of the catalog is under maintenance; nothing if it is not."""
+    for check in entry.get("Checks") or ():
+        check_id = str(check.get("CheckID") or "")
+        if check_id == "_node_maintenance" or check_id.startswith("_service_maintenance:"):
+            yield str(check.get("Notes") or "no reason given")
 
 
 def _emit(event: Event | None) -> None:
