@@ -28,13 +28,16 @@ if TYPE_CHECKING:
         RateLimited,
         Rejected,
         current_deadline,
+        deadline_scope,
+        detach_deadline,
         events,
         policies,
+        remaining,
     )
     from chassis.core.secrets import Secret
     from chassis.fallbacks import fallback
     from chassis.gateway import Gateway
-    from chassis.limits import bulkhead, timeout
+    from chassis.limits import RateLimit, bulkhead, rate_limit, timeout
     from chassis.logs import log, log_context
     from chassis.metrics import counted, timed
     from chassis.retries import retry
@@ -58,17 +61,22 @@ _HOMES = {
     "NoInstance": "chassis.core",
     "Overloaded": "chassis.core",
     "Pipeline": "chassis.core",
+    "RateLimit": "chassis.limits",
     "RateLimited": "chassis.core",
     "Rejected": "chassis.core",
     "Secret": "chassis.core.secrets",
     "bulkhead": "chassis.limits",
     "counted": "chassis.metrics",
     "current_deadline": "chassis.core",
+    "deadline_scope": "chassis.core",
+    "detach_deadline": "chassis.core",
     "events": "chassis.core",
     "fallback": "chassis.fallbacks",
     "log": "chassis.logs",
     "log_context": "chassis.logs",
     "policies": "chassis.core",
+    "rate_limit": "chassis.limits",
+    "remaining": "chassis.core",
     "retry": "chassis.retries",
     "timed": "chassis.metrics",
     "timeout": "chassis.limits",
@@ -92,17 +100,22 @@ __all__ = [
     "NoInstance",
     "Overloaded",
     "Pipeline",
+    "RateLimit",
     "RateLimited",
     "Rejected",
     "Secret",
     "bulkhead",
     "counted",
     "current_deadline",
+    "deadline_scope",
+    "detach_deadline",
     "events",
     "fallback",
     "log",
     "log_context",
     "policies",
+    "rate_limit",
+    "remaining",
     "retry",
     "timed",
     "timeout",

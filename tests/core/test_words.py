@@ -82,12 +82,12 @@ def test_cancellation_and_local_refusals_say_nothing_about_a_dependency(
 def test_nested_deadlines_take_the_earliest_and_the_outer_one_comes_back() -> None:
     with deadline_scope(Deadline.after(1.0)) as outer:
         with deadline_scope(Deadline.after(5.0)) as inner:
-            assert inner is outer
-            assert current_deadline() is outer
+            assert inner == outer
+            assert current_deadline() == outer
         with deadline_scope(Deadline.after(0.1)) as shorter:
             assert shorter is not None
             assert shorter.remaining() <= 0.1
-        assert current_deadline() is outer
+        assert current_deadline() == outer
         with deadline_scope(None):
             assert current_deadline() is None
     assert current_deadline() is None

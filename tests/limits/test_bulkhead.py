@@ -34,106 +34,160 @@ def waiter() -> Waiter:
     return Waiter(lambda: None)
 
 
+def still() -> float:
+    """A clock that stands."""
+    return 0.0
+
+
 def test_machine_has_as_many_places_as_its_limit() -> None:
     """Not one more; one that is given back is free again."""
     machine = BulkheadMachine(2, 0)
-    assert [machine.enter() for _ in range(3)] == [True, True, False]
+    assert [machine.enter(still) for _ in range(3)] == [True, True, False]
     assert machine.in_flight == 2
-    assert machine.leave() == []
+    assert machine.leave(still) == []
     assert machine.in_flight == 1
-    assert machine.enter()
-    assert not machine.line_up(waiter())
+    assert machine.enter(still)
+    late = waiter()
+    assert machine.line_up(late) is late
 
 
 def test_machine_hands_places_on_first_come_first_served() -> None:
     """A place given back belongs to the first waiter at once: nobody can take it in between."""
     machine = BulkheadMachine(1, 2)
-    assert machine.enter()
+    assert machine.enter(still)
     first, second, third = waiter(), waiter(), waiter()
-    assert machine.line_up(first)
-    assert machine.line_up(second)
+    assert machine.line_up(first) is None
+    assert machine.line_up(second) is None
     assert machine.waiting == 2
-    assert not machine.line_up(third)
-    assert machine.leave() == [first]
+    assert machine.line_up(third) is third
+    assert machine.leave(still) == [first]
     assert (first.granted, second.granted) == (True, False)
     assert machine.in_flight == 1
-    assert not machine.enter()
-    assert machine.leave() == [second]
+    assert not machine.enter(still)
+    assert machine.leave(still) == [second]
     assert machine.waiting == 0
 
 
 def test_machine_waiter_that_leaves() -> None:
     """Before its turn it leaves the queue; after, its place goes on to the next, once."""
     machine = BulkheadMachine(1, 3)
-    machine.enter()
+    machine.enter(still)
     first, second, third = waiter(), waiter(), waiter()
     for each in (first, second, third):
         machine.line_up(each)
-    assert machine.abandon(second) == []
+    assert machine.abandon(second, still) == []
     assert machine.waiting == 2
-    assert machine.leave() == [first]
-    assert machine.abandon(first) == [third]
-    assert machine.abandon(first) == []
-    assert machine.abandon(second) == []
+    assert machine.leave(still) == [first]
+    assert machine.abandon(first, still) == [third]
+    assert machine.abandon(first, still) == []
+    assert machine.abandon(second, still) == []
     assert machine.in_flight == 1
-    assert machine.leave() == []
+    assert machine.leave(still) == []
     assert machine.in_flight == 0
 
 
 def test_machine_resize() -> None:
     """More places let waiters in, in order; fewer put nobody out."""
     machine = BulkheadMachine(1, 3)
-    machine.enter()
+    machine.enter(still)
     waiters = [waiter() for _ in range(3)]
     for each in waiters:
         machine.line_up(each)
-    assert machine.resize(3, 1) == waiters[:2]
+    assert machine.resize(3, 1, lifo=False, clock=still) == waiters[:2]
     assert machine.in_flight == 3
-    assert not machine.line_up(waiter())
-    assert machine.resize(1, 2) == []
-    assert machine.leave() == []
-    assert machine.leave() == []
-    assert machine.leave() == [waiters[2]]
+    late = waiter()
+    assert machine.line_up(late) is late
+    assert machine.resize(1, 2, lifo=False, clock=still) == []
+    assert machine.leave(still) == []
+    assert machine.leave(still) == []
+    assert machine.leave(still) == [waiters[2]]
     assert machine.in_flight == 1
     assert (machine.limit, machine.queue) == (1, 2)
 
 
+def test_machine_last_come_first_served() -> None:
+    """Under ``lifo`` the newest is next, and a full queue gives up its oldest."""
+    machine = BulkheadMachine(1, 2, lifo=True)
+    machine.enter(still)
+    first, second, third = waiter(), waiter(), waiter()
+    assert machine.line_up(first) is None
+    assert machine.line_up(second) is None
+    assert machine.line_up(third) is first
+    assert machine.leave(still) == [third]
+    assert machine.leave(still) == [second]
+    assert machine.resize(1, 0, lifo=True, clock=still) == []
+    assert machine.line_up(first) is first
+
+
+def test_machine_knows_how_fast_places_come_free() -> None:
+    """Nothing measured: as long again as it has been full. Then the usual gap, times who waits already."""
+    now = [100.0]
+
+    def clock() -> float:
+        return now[0]
+
+    machine = BulkheadMachine(2, 5)
+    assert machine.retry_after(100.0) == 0.0
+    machine.enter(clock)
+    machine.enter(clock)
+    assert machine.retry_after(103.0) == 3.0
+    assert machine.retry_after(97.0) == 0.0
+    for gap in (2.0, 2.0, 10.0):
+        now[0] += gap
+        machine.leave(clock)
+        now[0] += 50  # while a place is free nothing is measured
+        machine.enter(clock)
+    assert machine.retry_after(now[0]) == pytest.approx(3.0)  # 2 + (10 - 2) / 8
+    machine.line_up(waiter())
+    assert machine.retry_after(now[0]) == pytest.approx(6.0)
+    machine.resize(2, 5, lifo=False, clock=clock)
+    assert machine.retry_after(now[0] + 1) == pytest.approx(2.0)
+
+
 @given(
+    st.booleans(),
     st.lists(
         st.tuples(st.sampled_from(["come", "leave", "give up", "resize"]), st.integers(0, 9)), max_size=60
-    )
+    ),
 )
-def test_machine_agrees_with_two_lists(steps: list[tuple[str, int]]) -> None:
+def test_machine_agrees_with_two_lists(lifo: bool, steps: list[tuple[str, int]]) -> None:
     """Who is in, and who waits in which order, as a list each."""
-    machine, limit, queue = BulkheadMachine(2, 2), 2, 2
+    machine, limit, queue = BulkheadMachine(2, 2, lifo=lifo), 2, 2
     inside: list[Waiter] = []
     waiting: list[Waiter] = []
 
-    def move(expected: list[Waiter]) -> list[Waiter]:
+    def move() -> list[Waiter]:
+        moved = []
         while waiting and len(inside) < limit:
-            expected.append(waiting.pop(0))
-            inside.append(expected[-1])
-        return expected
+            moved.append(waiting.pop(-1 if lifo else 0))
+            inside.append(moved[-1])
+        return moved
 
     for step, number in steps:
         if step == "come":
             new = waiter()
-            if machine.enter():
+            if machine.enter(still):
                 assert len(inside) < limit
                 inside.append(new)
+                continue
+            assert len(inside) >= limit
+            gone = machine.line_up(new)
+            if len(waiting) < queue:
+                assert gone is None
+                waiting.append(new)
+            elif lifo and waiting:
+                assert gone is waiting.pop(0)
+                waiting.append(new)
             else:
-                assert len(inside) >= limit
-                assert machine.line_up(new) == (len(waiting) < queue)
-                if len(waiting) < queue:
-                    waiting.append(new)
+                assert gone is new
         elif step == "leave" and inside:
             inside.pop(number % len(inside))
-            assert machine.leave() == move([])
+            assert machine.leave(still) == move()
         elif step == "give up" and waiting:
-            assert machine.abandon(waiting.pop(number % len(waiting))) == []
+            assert machine.abandon(waiting.pop(number % len(waiting)), still) == []
         elif step == "resize":
             limit, queue = 1 + number % 4, number % 3
-            assert machine.resize(limit, queue) == move([])
+            assert machine.resize(limit, queue, lifo=lifo, clock=still) == move()
         assert (machine.in_flight, machine.waiting) == (len(inside), len(waiting))
 
 
@@ -173,13 +227,15 @@ def switching_often() -> Iterator[None]:
 
 
 def test_refuses_at_once_without_a_queue(make: Any) -> None:
-    """The error says who and how many, and knows no time to come back."""
-    gate = make(limit=2)
+    """The error says who, how many, and when to come back: as long again as it has been full."""
+    now = [0.0]
+    gate = make(limit=2, clock=lambda: now[0])
     permits = [gate.acquire(), gate.acquire_sync()]
+    now[0] = 0.25
     for acquire in (gate.acquire, gate.acquire_sync, gate(lambda: None)):
         with pytest.raises(BulkheadFull) as caught:
             acquire()
-        assert (caught.value.name, caught.value.limit, caught.value.retry_after) == ("payments", 2, None)
+        assert (caught.value.name, caught.value.limit, caught.value.retry_after) == ("payments", 2, 0.25)
     assert gate.describe()["refused"] == 3
     for each in permits:
         each.settle(Outcome.SUCCESS)
@@ -243,6 +299,37 @@ async def test_tasks_wait_in_the_order_they_came(make: Any) -> None:
 
 
 @pytest.mark.asyncio
+async def test_last_come_first_served(make: Any) -> None:
+    """Under ``lifo`` the newest caller gets the place; the oldest of a full queue is refused at once."""
+    gate, order = make(limit=1, queue=2, wait=30, order="lifo"), []
+    permit = gate.acquire()
+
+    async def call(number: int) -> None:
+        try:
+            place = await gate.acquire_async()
+        except BulkheadFull:
+            order.append(-number)
+        else:
+            order.append(number)
+            place.settle(Outcome.SUCCESS)
+
+    tasks = []
+    for number in (1, 2, 3):
+        tasks.append(asyncio.create_task(call(number)))
+        await asyncio.sleep(0)
+    await until_async(lambda: order == [-1])
+    permit.settle(Outcome.SUCCESS)
+    await asyncio.gather(*tasks)
+    assert order == [-1, 3, 2]
+    gate.reconfigure(BulkheadOptions(limit=1, queue=1, wait=30))
+    permit = gate.acquire()
+    tasks = [asyncio.create_task(call(number)) for number in (4, 5)]
+    await until_async(lambda: order[3:] == [-5])
+    permit.settle(Outcome.SUCCESS)
+    await asyncio.gather(*tasks)
+
+
+@pytest.mark.asyncio
 async def test_queue_is_bounded(make: Any) -> None:
     """Who finds it full is refused at once."""
     gate = make(limit=1, queue=1, wait=10)
@@ -284,6 +371,25 @@ async def test_trap_53_waiter_whose_deadline_passes_is_refused_then(make: Any) -
     assert time.monotonic() - started < 30
     assert gate.describe()["waiting"] == 0
     assert gate.describe()["in_flight"] == 1
+
+
+@pytest.mark.asyncio
+async def test_trap_53_place_given_too_late_is_passed_on(make: Any) -> None:
+    """The loop stood still beyond the wait: the place given meanwhile is not spent on who has gone."""
+    now = [0.0]
+    gate = make(limit=1, queue=2, wait=5.0, clock=lambda: now[0])
+    permit = gate.acquire()
+    late = asyncio.create_task(gate.acquire_async())
+    await until_async(lambda: gate.describe()["waiting"] == 1)
+    now[0] = 4.0
+    next_one = asyncio.create_task(gate.acquire_async())
+    await until_async(lambda: gate.describe()["waiting"] == 2)
+    now[0] = 6.0
+    permit.settle(Outcome.SUCCESS)
+    with pytest.raises(BulkheadFull):
+        await late
+    (await next_one).settle(Outcome.SUCCESS)
+    assert gate.describe()["in_flight"] == 0
 
 
 @pytest.mark.asyncio
@@ -466,7 +572,7 @@ async def test_reconfigure_lets_waiters_in(make: Any) -> None:
         "in_flight": 2,
         "waiting": 0,
         "refused": 0,
-        "options": {"limit": 2, "queue": 0, "wait": 5},
+        "options": {"limit": 2, "queue": 0, "wait": 5, "order": "fifo"},
     }
     with pytest.raises(BulkheadFull) as caught:
         await gate.acquire_async()
@@ -478,12 +584,14 @@ async def test_reconfigure_lets_waiters_in(make: Any) -> None:
 def test_registers_by_name() -> None:
     """It is `bulkhead:name` in the registry and in its events."""
     bus, seen = EventBus(), list[Event]()
-    gate = bulkhead("registered", options=BulkheadOptions(limit=1, wait=2.0), bus=bus)
+    now = [0.0]
+    gate = bulkhead("registered", options=BulkheadOptions(limit=1, wait=2.0), bus=bus, clock=lambda: now[0])
     assert policies.get("bulkhead:registered") is gate
     gate.acquire()
     with pytest.raises(BulkheadFull):
         gate.acquire()
     bus.subscribe(seen.append)
+    now[0] = 1.5
     with pytest.raises(BulkheadFull):
         gate.acquire()
     [event] = seen
@@ -491,14 +599,23 @@ def test_registers_by_name() -> None:
     assert (event.name, event.subject, event.details()) == (
         "bulkhead.rejected",
         "bulkhead:registered",
-        {"limit": 1, "waiting": 0},
+        {"limit": 1, "waiting": 0, "retry_after": 1.5},
     )
     assert not event.transition
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("limit", 0), ("limit", True), ("queue", -1), ("queue", 1.0), ("wait", 0), ("wait", None)],
+    [
+        ("limit", 0),
+        ("limit", True),
+        ("queue", -1),
+        ("queue", 1.0),
+        ("wait", 0),
+        ("wait", None),
+        ("wait", float("nan")),
+        ("order", "LIFO"),
+    ],
 )
 def test_trap_60_impossible_options_are_refused(field: str, value: Any) -> None:
     """At construction, naming the field."""

@@ -7,6 +7,7 @@ contract here (:mod:`chassis.core.contracts`).
 from chassis.core.clock import Clock, monotonic
 from chassis.core.contracts import (
     Balancer,
+    Candidate,
     Discovery,
     Registered,
     Registrar,
@@ -15,7 +16,13 @@ from chassis.core.contracts import (
     Subscription,
     Upstreams,
 )
-from chassis.core.deadline import Deadline, current_deadline, deadline_scope
+from chassis.core.deadline import (
+    Deadline,
+    current_deadline,
+    deadline_scope,
+    detach_deadline,
+    remaining,
+)
 from chassis.core.errors import (
     BulkheadFull,
     ChassisError,
@@ -39,6 +46,7 @@ __all__ = [
     "Admission",
     "Balancer",
     "BulkheadFull",
+    "Candidate",
     "ChassisError",
     "CircuitOpen",
     "Classifier",
@@ -78,7 +86,9 @@ __all__ = [
     "classify_error",
     "current_deadline",
     "deadline_scope",
+    "detach_deadline",
     "events",
     "monotonic",
     "policies",
+    "remaining",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from chassis.core.outcomes import Classifier, Outcome
@@ -88,6 +88,13 @@ class Policy(ABC):
             # Refused: a coroutine nobody will await is closed, or Python warns of it.
             if ready and inspect.iscoroutine(first):
                 first.close()
+
+    def for_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Policy:
+        """The policy for one call of a decorated generator function.
+
+        A policy that depends on the arguments of a call overrides it, beside the two above.
+        """
+        return self
 
     # A generator's guard ends with its first item unless the policy can do better: that much can
     # still be tried again or replaced, the rest is the consumer's already.
@@ -303,7 +310,9 @@ def _decorate(function: Any, policy: Policy) -> Any:
         @functools.wraps(function)
         async def guarded_async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
             start = functools.partial(function, *args, **kwargs)
-            stream = await policy.begin_async(functools.partial(Stream.start_async, start))
+            stream = await policy.for_call(args, kwargs).begin_async(
+                functools.partial(Stream.start_async, start)
+            )
             generator, item = stream.generator, stream.item
             try:
                 # ``yield from`` does not exist in async generators; this is what it would do.
@@ -330,7 +339,7 @@ def _decorate(function: Any, policy: Policy) -> Any:
         @functools.wraps(function)
         def guarded_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             start = functools.partial(function, *args, **kwargs)
-            stream = policy.begin(functools.partial(Stream.start, start))
+            stream = policy.for_call(args, kwargs).begin(functools.partial(Stream.start, start))
             try:
                 value = yield from stream
             except BaseException as error:

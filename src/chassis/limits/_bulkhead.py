@@ -1,20 +1,22 @@
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from chassis.core.deadline import current_deadline
+from chassis.core.clock import Clock, monotonic
+from chassis.core.deadline import remaining
 from chassis.core.errors import BulkheadFull
 from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
 from chassis.core.outcomes import Outcome, classify_error
-from chassis.core.policies import Admission, Permit
+from chassis.core.policies import Admission, Permit, is_awaitable
 from chassis.core.registry import policies
 from chassis.limits._events import BulkheadRejected
 from chassis.limits._machine import BulkheadMachine, Waiter
-from chassis.limits._options import BulkheadOptions
+from chassis.limits._options import BulkheadOptions, Order
 from chassis.limits._signals import ThreadSignal, async_signal
 
 _GIVEN_BY_OPTIONS: Any = type("Default", (), {"__repr__": lambda _: "<as in options>"})()
@@ -23,12 +25,13 @@ _GIVEN_BY_OPTIONS: Any = type("Default", (), {"__repr__": lambda _: "<as in opti
 class Bulkhead(Admission):
     """Lets so many calls in at once, so that one slow dependency cannot take all of a service.
 
-    One bulkhead counts threads, asyncio tasks and trio tasks together. Callers wait in the order
-    they came. A guarded function that calls itself takes a second place.
+    One bulkhead counts threads, asyncio tasks and trio tasks together. A guarded function that calls
+    itself takes a second place.
 
     :param name: unique among the live bulkheads of the process, unless ``register`` is false.
     :param options: all options at once; the other keywords change single fields of it. Their
         meaning and defaults are those of :class:`BulkheadOptions`.
+    :param clock: a monotonic clock.
     :param register: makes it known to :data:`chassis.core.registry.policies` as ``bulkhead:name``.
     :param bus: where its events go.
     :raises ConfigError: an option is impossible, or a live bulkhead has this name.
@@ -43,18 +46,21 @@ class Bulkhead(Admission):
         limit: int = _GIVEN_BY_OPTIONS,
         queue: int = _GIVEN_BY_OPTIONS,
         wait: float = _GIVEN_BY_OPTIONS,
+        order: Order = _GIVEN_BY_OPTIONS,
         options: BulkheadOptions | None = None,
+        clock: Clock = monotonic,
         register: bool = True,
         bus: EventBus = events,
     ) -> None:
-        fields = {"limit": limit, "queue": queue, "wait": wait}
+        fields = {"limit": limit, "queue": queue, "wait": wait, "order": order}
         given: dict[str, Any] = {
             field: value for field, value in fields.items() if value is not _GIVEN_BY_OPTIONS
         }
         self.name = name
         self.classify = classify_error
         self._defaults = self._options = replace(options or BulkheadOptions(), **given)
-        self._machine = BulkheadMachine(self._options.limit, self._options.queue)
+        self._clock = clock
+        self._machine = _machine_for(self._options)
         self._bus = bus
         # Re-entrant: a collection that starts inside may close a forgotten generator, whose permit
         # comes back to this very bulkhead in this very thread.
@@ -91,7 +97,9 @@ class Bulkhead(Admission):
         """Follow ``options`` from now on. A higher limit lets waiters in; a lower one puts nobody out."""
         with self._lock:
             self._options = options
-            lucky = self._machine.resize(options.limit, options.queue)
+            lucky = self._machine.resize(
+                options.limit, options.queue, lifo=options.order == "lifo", clock=self._clock
+            )
         self._wake(self._machine, lucky)
 
     # ── admitting ────────────────────────────────────────────────────────────────────────────
@@ -113,15 +121,16 @@ class Bulkhead(Admission):
         """
         machine = self._machine
         if not self._enter(machine):
-            signal, seconds = ThreadSignal(), self._longest_wait(machine)
+            limit = self._wait_until(machine)
+            signal = ThreadSignal()
             waiter = self._line_up(machine, signal.wake)
             try:
                 if not waiter.granted:
-                    signal.wait(seconds)
+                    signal.wait(limit - self._clock())
             except BaseException:
                 self._abandon(machine, waiter)
                 raise
-            self._end_wait(machine, waiter)
+            self._end_wait(machine, waiter, limit)
         return _Place(self, machine)
 
     async def acquire_async(self) -> Permit:
@@ -131,63 +140,130 @@ class Bulkhead(Admission):
         """
         machine = self._machine
         if not self._enter(machine):
-            signal, seconds = async_signal(), self._longest_wait(machine)
+            limit = self._wait_until(machine)
+            signal = async_signal()
             waiter = self._line_up(machine, signal.wake)
             try:
                 if not waiter.granted:
-                    await signal.wait(seconds)
+                    await signal.wait(limit - self._clock())
             except BaseException:
                 # Also where the place was given and the task cancelled in the same instant.
                 self._abandon(machine, waiter)
                 raise
-            self._end_wait(machine, waiter)
+            self._end_wait(machine, waiter, limit)
         return _Place(self, machine)
 
     def settle(self, permit: Permit, result: Any, error: BaseException | None) -> None:
         """Give the place back; how the call ended is nothing to a bulkhead."""
         permit.settle(Outcome.IGNORED)
 
+    # While a place beside the last one is free, a call costs two short holds of the lock and no
+    # permit object; everything else takes the general way. The lock is taken by hand, as a with
+    # statement would double its time, and inside the try, as a signal handler that raises may run
+    # right after it.
+
+    def guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        general = super().guard(function)
+
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            machine = self._machine
+            lock = self._lock
+            try:
+                lock.acquire()
+                entered = machine.in_flight + 1 < machine.limit
+                if entered:
+                    machine.in_flight += 1
+            finally:
+                lock.release()
+            if not entered:
+                return general(*args, **kwargs)
+            try:
+                result = function(*args, **kwargs)
+            finally:
+                self._leave(machine)
+            if is_awaitable(result):
+                return self.run_awaitable(result, functools.partial(function, *args, **kwargs))
+            return result
+
+        return guarded
+
+    def guard_async(self, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        general = super().guard_async(function)
+
+        @functools.wraps(function)
+        async def guarded_async(*args: Any, **kwargs: Any) -> Any:
+            machine = self._machine
+            lock = self._lock
+            try:
+                lock.acquire()
+                entered = machine.in_flight + 1 < machine.limit
+                if entered:
+                    machine.in_flight += 1
+            finally:
+                lock.release()
+            if not entered:
+                return await general(*args, **kwargs)
+            try:
+                return await function(*args, **kwargs)
+            finally:
+                self._leave(machine)
+
+        return guarded_async
+
     def _enter(self, machine: BulkheadMachine) -> bool:
         with self._lock:
-            return machine.enter()
+            return machine.enter(self._clock)
 
-    def _longest_wait(self, machine: BulkheadMachine) -> float:
-        deadline = current_deadline()
-        seconds = self._options.wait
-        if deadline is not None:
-            seconds = min(seconds, deadline.remaining())
+    def _wait_until(self, machine: BulkheadMachine) -> float:
+        """When the caller gives up, on our clock; the caller's deadline is asked how much is left."""
+        seconds, left = self._options.wait, remaining()
+        if left is not None and left < seconds:
+            seconds = left
         if seconds <= 0:
             raise self._refusal(machine)
-        return seconds
+        return self._clock() + seconds
 
     def _line_up(self, machine: BulkheadMachine, wake: Callable[[], object]) -> Waiter:
         waiter = Waiter(wake)
+        gone: Waiter | None = None
         with self._lock:
             # A place may have come free since it was first asked for.
-            waiter.granted = machine.enter()
-            waits = waiter.granted or machine.line_up(waiter)
-        if not waits:
+            waiter.granted = machine.enter(self._clock)
+            if not waiter.granted:
+                gone = machine.line_up(waiter)
+        if gone is waiter:
             raise self._refusal(machine)
+        if gone is not None:
+            self._wake(machine, (gone,))
         return waiter
 
-    def _end_wait(self, machine: BulkheadMachine, waiter: Waiter) -> None:
+    def _end_wait(self, machine: BulkheadMachine, waiter: Waiter, limit: float) -> None:
         with self._lock:
             granted = waiter.granted
-            if not granted:
-                machine.abandon(waiter)
-        if not granted:
+        # Given to it, but seen too late, after a stop of the event loop say: its caller has gone,
+        # and no place shall be spent on what nobody waits for.
+        if not granted or self._clock() >= limit:
+            self._abandon(machine, waiter)
             raise self._refusal(machine)
 
     def _abandon(self, machine: BulkheadMachine, waiter: Waiter) -> None:
         with self._lock:
-            lucky = machine.abandon(waiter)
+            lucky = machine.abandon(waiter, self._clock)
         self._wake(machine, lucky)
 
     def _leave(self, machine: BulkheadMachine) -> None:
-        with self._lock:
-            lucky = machine.leave()
-        if lucky:
-            self._wake(machine, lucky)
+        lock = self._lock
+        try:
+            lock.acquire()
+            if machine.in_flight < machine.limit:
+                # Some place was free, so nobody waits.
+                machine.in_flight -= 1
+                return
+            lucky = machine.leave(self._clock)
+        finally:
+            lock.release()
+        self._wake(machine, lucky)
 
     def _wake(self, machine: BulkheadMachine, lucky: Iterable[Waiter]) -> None:
         for waiter in lucky:
@@ -198,17 +274,25 @@ class Bulkhead(Admission):
                 self._abandon(machine, waiter)
 
     def _refusal(self, machine: BulkheadMachine) -> BulkheadFull:
+        now = self._clock()
         with self._lock:
             machine.refused += 1
             limit, waiting = machine.limit, machine.waiting
+            retry_after = machine.retry_after(now)
         if self._bus.listening:
-            self._bus.emit(BulkheadRejected(subject=self._subject, limit=limit, waiting=waiting))
-        return BulkheadFull(self.name, limit=limit)
+            self._bus.emit(
+                BulkheadRejected(subject=self._subject, limit=limit, waiting=waiting, retry_after=retry_after)
+            )
+        return BulkheadFull(self.name, limit=limit, retry_after=retry_after)
 
     def after_fork_in_child(self) -> None:
         """The calls and waiters of the parent's other threads do not exist in the child."""
         self._lock = threading.RLock()
-        self._machine = BulkheadMachine(self._options.limit, self._options.queue)
+        self._machine = _machine_for(self._options)
+
+
+def _machine_for(options: BulkheadOptions) -> BulkheadMachine:
+    return BulkheadMachine(options.limit, options.queue, lifo=options.order == "lifo")
 
 
 class _Place:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from chassis.core.deadline import Deadline, deadline_scope
+from chassis.core.clock import monotonic
+from chassis.core.deadline import PASSED, Deadline, deadline_at, deadline_scope
 from chassis.core.errors import DeadlineExceeded
 from chassis.core.options import check_seconds
-from chassis.core.policies import Operation, Policy
+from chassis.core.policies import Operation, Policy, is_awaitable
 
 if TYPE_CHECKING:
     import asyncio
@@ -49,6 +51,29 @@ class Timeout(Policy):
         with _Use(self) as deadline:
             deadline.check()
             return operation()
+
+    def guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        seconds = self.seconds
+
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            now = monotonic()
+            at = now + seconds
+            outer = deadline_at.get()
+            if outer is not None and outer < at:
+                if outer <= now:
+                    raise DeadlineExceeded(PASSED)
+                at = outer
+            token = deadline_at.set(at)
+            try:
+                result = function(*args, **kwargs)
+            finally:
+                deadline_at.reset(token)
+            if is_awaitable(result):
+                return self.run_awaitable(result, functools.partial(function, *args, **kwargs))
+            return result
+
+        return guarded
 
     def __enter__(self) -> Deadline:
         use = _Use(self)
