@@ -10,7 +10,7 @@ import pytest
 
 from chassis.breaker import BreakerOptions, BreakerState
 from chassis.client import ClientOptions
-from chassis.client._line import _admit
+from chassis.client._instance import admit
 from chassis.core import (
     BulkheadFull,
     CircuitOpen,
@@ -138,11 +138,11 @@ def test_an_instance_that_was_tried_is_passed_over(serve: Serve, calling: Callin
     caller.get()
     first, second = caller.upstream.endpoints.endpoints()
     for _ in range(6):
-        admitted = _admit(caller.upstream, [first])
+        admitted = admit(caller.upstream.endpoints, [first])
         assert admitted is not None
         assert admitted.pick.endpoint is second
         admitted.settle(Outcome.SUCCESS)
-    assert _admit(caller.upstream, [first, second]) is None
+    assert admit(caller.upstream.endpoints, [first, second]) is None
 
 
 def test_an_answer_that_says_no_retry_is_the_answer(serve: Serve, calling: Calling) -> None:

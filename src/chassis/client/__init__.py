@@ -5,19 +5,26 @@ guards the call and tries elsewhere when that helps; :func:`async_client` and :f
 make ordinary httpx clients over them.
 """
 
-from chassis.client._events import RetryBudgetExhausted
+from chassis.client._events import NoInstanceReachable, NotHedged, OwnLag, RetryBudgetExhausted
 from chassis.client._line import CallInfo
 from chassis.client._module import HTTPModuleName
 from chassis.client._options import ClientOptions
+from chassis.client._policies import BalancingPolicy, BreakerFamily, BudgetPolicy
 from chassis.client._transport import AsyncTransport, SyncTransport, async_client, sync_client
-from chassis.client._upstream import BreakerFamily, ServiceUpstreams, Upstream, check_service_name
+from chassis.client._upstream import Upstream
+from chassis.client._upstreams import ServiceUpstreams, check_service_name
 
 __all__ = [
     "AsyncTransport",
+    "BalancingPolicy",
     "BreakerFamily",
+    "BudgetPolicy",
     "CallInfo",
     "ClientOptions",
     "HTTPModuleName",
+    "NoInstanceReachable",
+    "NotHedged",
+    "OwnLag",
     "RetryBudgetExhausted",
     "ServiceUpstreams",
     "SyncTransport",

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chassis.client._ending import Ending
-from chassis.core import Deadline, DeadlineExceeded, Outcome
-from chassis.core.outcomes import classify_error
+from chassis.core import ChassisError, Deadline, DeadlineExceeded, Outcome, classify_error
+
+if TYPE_CHECKING:
+    from chassis.client._module import HTTPModule
 
 
 class _Body:
     """State shared by both colours.
 
     :param stream: the transport's body.
+    :param http: whose error a :class:`DeadlineExceeded` is to be, too.
     :param ending: closed with ``outcome`` when the body ends well or the caller closes it early
         (it wanted no more, which says nothing against the instance), with a failure when it breaks.
     :param deadline: the caller's own deadline, which bounds the body too. A default deadline never
@@ -25,6 +28,8 @@ class _Body:
     def __init__(
         self,
         stream: Any,
+        http: HTTPModule,
+        request: Any,
         *,
         ending: Ending,
         outcome: Outcome,
@@ -32,13 +37,24 @@ class _Body:
         timeouts: dict[str, float | None],
     ) -> None:
         self._stream = stream
+        self._http = http
+        self._request = request
         self._ending = ending
         self._outcome = outcome
         self._deadline = deadline
         self._timeouts = timeouts
 
     def _broke(self, error: BaseException) -> None:
-        self._ending.close(classify_error(None, error), error)
+        # An impatient caller is no word about the instance.
+        outcome = Outcome.IGNORED if self._is_late() else classify_error(None, error)
+        self._ending.close(outcome, error)
+
+    def _is_late(self) -> bool:
+        return self._deadline is not None and self._deadline.remaining() <= 0
+
+    def _too_late(self) -> ChassisError:
+        error = DeadlineExceeded("the caller's deadline passed while the body was read")
+        return self._http.edge_error(error, self._request)
 
     def _closed(self) -> None:
         self._ending.close(self._outcome)
@@ -59,7 +75,7 @@ class AsyncBodyMixin(_Body):
                 except StopAsyncIteration:
                     return
                 except TimeoutError as error:
-                    raise DeadlineExceeded("the caller's deadline passed while the body was read") from error
+                    raise self._too_late() from error
                 yield chunk
         except GeneratorExit:
             raise
@@ -82,7 +98,8 @@ class SyncBodyMixin(_Body):
             chunks = iter(self._stream)
             while True:
                 if self._deadline is not None:
-                    self._deadline.check()
+                    if self._is_late():
+                        raise self._too_late()
                     # A thread cannot be interrupted: the socket's own timeout keeps the deadline.
                     idle = self._timeouts["read"]
                     remaining = self._deadline.remaining()
@@ -91,6 +108,10 @@ class SyncBodyMixin(_Body):
                     chunk = next(chunks)
                 except StopIteration:
                     return
+                except self._http.module.TimeoutException as error:
+                    if self._is_late():
+                        raise self._too_late() from error
+                    raise
                 yield chunk
         except GeneratorExit:
             raise

@@ -8,11 +8,15 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import time
-from collections.abc import Generator
-from typing import Any, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Generator, Iterable
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+from chassis.client._lag import running_loops_lag
 from chassis.client._pool import InstancePool
-from chassis.core import Admission, Permit
+from chassis.client._timeouts import PhaseTimeouts
+from chassis.core import Admission, Permit, monotonic
 
 T = TypeVar("T")
 
@@ -30,16 +34,35 @@ class Attempt:
     """Send one request to one instance; the answer's headers are there when it returns.
 
     :param timeout: seconds until the headers must have arrived.
+    :ivar given: how long it was given until it timed out.
+    :ivar late: how long after its due time a timeout was noticed.
+    :ivar lost: how long of the attempt the event loop did not run what was due, once it timed out.
     """
 
-    __slots__ = ("pool", "request", "timeout")
+    __slots__ = ("given", "late", "lost", "pool", "request", "timeout", "timeouts")
 
-    def __init__(self, pool: InstancePool, request: Any, timeout: float) -> None:
+    def __init__(self, pool: InstancePool, request: Any, timeout: float, timeouts: PhaseTimeouts) -> None:
         self.pool = pool
         self.request = request
         self.timeout = timeout
+        self.timeouts = timeouts
+        self.given = timeout
+        self.late = 0.0
+        self.lost = 0.0
 
     async def perform(self) -> Any:
+        lag = running_loops_lag()
+        before = lag.begin()
+        try:
+            return await self._send()
+        except self.pool.http.module.TimeoutException:
+            self._note_lateness()
+            self.lost = lag.lost() - before
+            raise
+        finally:
+            lag.end()
+
+    async def _send(self) -> Any:
         http = self.pool.http
         waits_for_slot = http.pool_is_fragile
         try:
@@ -70,8 +93,17 @@ class Attempt:
         return response
 
     def perform_sync(self) -> Any:
-        # The transport's own phase timeouts bound it; see ``_line.timeout_table``.
-        return self.pool.sync_transport().handle_request(self.request)
+        # The transport's own phase timeouts bound it.
+        try:
+            return self.pool.sync_transport().handle_request(self.request)
+        except self.pool.http.module.TimeoutException:
+            self._note_lateness()
+            raise
+
+    def _note_lateness(self) -> None:
+        due, expires = self.timeouts.due, min(self.timeouts.due, self.timeouts.expires)
+        self.given -= due - expires
+        self.late = monotonic() - expires
 
 
 async def _finish_even_if_cancelled(sending: Any) -> Any:
@@ -81,9 +113,7 @@ async def _finish_even_if_cancelled(sending: Any) -> Any:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         if not task.cancelled():
-            closing = asyncio.ensure_future(_drop(task))
-            _dropping.add(closing)
-            closing.add_done_callback(_dropping.discard)
+            _drop(task)
         raise
 
 
@@ -91,12 +121,112 @@ _dropping: set[asyncio.Future[None]] = set()
 """Strong references: the loop keeps only weak ones to its tasks."""
 
 
-async def _drop(task: asyncio.Future[Any]) -> None:
-    try:
-        response = await task
-    except Exception:  # noqa: BLE001 - nobody waits for this answer any more
-        return
-    await response.aclose()
+def _drop(task: asyncio.Future[Any]) -> asyncio.Future[None]:
+    """Close the answer of ``task`` when it comes, as nobody waits for it any more."""
+    closing = asyncio.ensure_future(_close_answer(task))
+    _dropping.add(closing)
+    closing.add_done_callback(_dropping.discard)
+    return closing
+
+
+async def _close_answer(task: asyncio.Future[Any]) -> None:
+    await asyncio.wait([task])
+    if not task.cancelled() and task.exception() is None:
+        await task.result().aclose()
+
+
+AttemptT = TypeVar("AttemptT", bound=Attempt)
+
+
+@dataclass(slots=True)
+class Ended(Generic[AttemptT]):
+    """An attempt that came to its end: with an answer, or with an error."""
+
+    attempt: AttemptT
+    response: Any = None
+    error: Exception | None = None
+
+
+class Race(Generic[AttemptT]):
+    """An attempt, and others beside it while it takes long; the first good answer wins.
+
+    An attempt that fails leaves the field to the others; none is begun after that, as a retry comes
+    when all have failed. Those under way when there is a winner are cancelled.
+
+    :param context: in which the first one is sent.
+    :param delay: seconds after which another one is begun, and again one.
+    :param another: begins it: the attempt and its context, or None if there shall be none.
+    :param good: whether an answer wins.
+    :param grace: seconds to wait, once there is a winner, for those that are cancelled.
+    """
+
+    __slots__ = ("_another", "_context", "_delay", "_first", "_good", "_grace")
+
+    def __init__(
+        self,
+        first: AttemptT,
+        context: Context,
+        *,
+        delay: float,
+        another: Callable[[], tuple[AttemptT, Context] | None],
+        good: Callable[[Any], bool],
+        grace: float,
+    ) -> None:
+        self._first = first
+        self._context = context
+        self._delay = delay
+        self._another = another
+        self._good = good
+        self._grace = grace
+
+    async def perform(self) -> list[Ended[AttemptT]]:
+        """Those that came to their end, a winner last; whoever is missing was cancelled."""
+        loop = asyncio.get_running_loop()
+        running = {loop.create_task(self._first.perform(), context=self._context): self._first}
+        ended: list[Ended[AttemptT]] = []
+        delay: float | None = self._delay
+        try:
+            while running:
+                done, _ = await asyncio.wait(running, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    begun = self._another()
+                    if begun is None:
+                        delay = None
+                    else:
+                        attempt, context = begun
+                        running[loop.create_task(attempt.perform(), context=context)] = attempt
+                for task in done:
+                    delay = None
+                    end = _end_of(running.pop(task), task)
+                    ended.append(end)
+                    if end.response is not None and self._good(end.response):
+                        return ended
+            return ended
+        finally:
+            await self._cancel(running)
+
+    async def _cancel(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        closing = []
+        for task in tasks:
+            task.cancel()
+            closing.append(_drop(task))
+        if closing and self._grace:
+            await asyncio.wait(closing, timeout=self._grace)
+
+    def perform_sync(self) -> list[Ended[AttemptT]]:
+        raise TypeError("a thread cannot be cancelled: nothing is hedged there")
+
+
+def _end_of(attempt: AttemptT, task: asyncio.Task[Any]) -> Ended[AttemptT]:
+    if task.cancelled():
+        # By somebody else than us, a loop that is shutting down: so are we.
+        raise asyncio.CancelledError
+    error = task.exception()
+    if error is None:
+        return Ended(attempt, response=task.result())
+    if not isinstance(error, Exception):
+        raise error
+    return Ended(attempt, error=error)
 
 
 class Discard:
@@ -108,10 +238,16 @@ class Discard:
         self.response = response
 
     async def perform(self) -> None:
-        await self.response.aclose()
+        try:
+            await self.response.aclose()
+        except Exception:  # noqa: BLE001 - nobody waits for this answer any more
+            return
 
     def perform_sync(self) -> None:
-        self.response.close()
+        try:
+            self.response.close()
+        except Exception:  # noqa: BLE001 - as above
+            return
 
 
 class Enter:
@@ -165,29 +301,37 @@ async def drive(line: Line[T]) -> T:
     """Run a line in the caller's event loop."""
     value: Any = None
     error: BaseException | None = None
-    while True:
-        try:
-            effect = line.send(value) if error is None else line.throw(error)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]  # a generator's value is typed Any
-        value = error = None
-        try:
-            value = await effect.perform()
-        except BaseException as raised:  # noqa: BLE001 - thrown into the line, which decides
-            error = raised
+    try:
+        while True:
+            try:
+                effect = line.send(value) if error is None else line.throw(error)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]  # a generator's value is typed Any
+            value = error = None
+            try:
+                value = await effect.perform()
+            except BaseException as raised:  # noqa: BLE001 - thrown into the line, which decides
+                error = raised
+    finally:
+        # The error's traceback holds this frame: were the error held by it, they would form a cycle.
+        error = None
 
 
 def drive_sync(line: Line[T]) -> T:
     """Run a line in the calling thread."""
     value: Any = None
     error: BaseException | None = None
-    while True:
-        try:
-            effect = line.send(value) if error is None else line.throw(error)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]  # a generator's value is typed Any
-        value = error = None
-        try:
-            value = effect.perform_sync()
-        except BaseException as raised:  # noqa: BLE001 - thrown into the line, which decides
-            error = raised
+    try:
+        while True:
+            try:
+                effect = line.send(value) if error is None else line.throw(error)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]  # a generator's value is typed Any
+            value = error = None
+            try:
+                value = effect.perform_sync()
+            except BaseException as raised:  # noqa: BLE001 - thrown into the line, which decides
+                error = raised
+    finally:
+        # The error's traceback holds this frame: were the error held by it, they would form a cycle.
+        error = None

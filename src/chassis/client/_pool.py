@@ -7,13 +7,15 @@ cost a fraction of one large one, and a departed instance's connections can be c
 from __future__ import annotations
 
 import asyncio
-import os
+import ssl
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from chassis.client._module import HTTPModule
 from chassis.core import Instance
+from chassis.core.forks import tell_after_fork
 
 # Shorter than the 5 s after which uvicorn and gunicorn close an idle connection: a connection must
 # not be taken for a new request in the moment its server gives it up.
@@ -23,20 +25,27 @@ _KEEPALIVE = 4.0
 class InstancePool:
     """The pools to one instance: one for each event loop, one for threads.
 
-    An async connection belongs to the loop that opened it, and no connection survives a fork.
+    An async connection belongs to the loop that opened it, and no connection survives a fork: in a
+    child the same file descriptors lead to the parent's conversations.
+
+    :param tls: gives the TLS context of an ``https`` instance; asked when connections are first wanted.
     """
 
-    def __init__(self, instance: Instance, http: HTTPModule, *, max_connections: int) -> None:
+    def __init__(
+        self, instance: Instance, http: HTTPModule, *, max_connections: int, tls: Callable[[], ssl.SSLContext]
+    ) -> None:
         self.instance = instance
         self.http = http
         self._max_connections = max_connections
+        self._tls = tls
         self._lock = threading.Lock()
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self._slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
             weakref.WeakKeyDictionary()
         )
         self._sync: Any = None
-        self._pid = os.getpid()
+        self._inherited: list[Any] = []
+        tell_after_fork(self)
 
     def async_transport(self) -> Any:
         """The pool of the running loop."""
@@ -56,19 +65,30 @@ class InstancePool:
 
     def sync_transport(self) -> Any:
         """The pool shared by all threads of this process."""
-        if self._sync is None or self._pid != os.getpid():
+        sync = self._sync
+        if sync is None:
             with self._lock:
-                if self._sync is None or self._pid != os.getpid():
-                    self._sync = self.http.module.HTTPTransport(**self._settings())
-                    self._pid = os.getpid()
-        return self._sync
+                sync = self._sync
+                if sync is None:
+                    sync = self._sync = self.http.module.HTTPTransport(**self._settings())
+        return sync
+
+    def after_fork_in_child(self) -> None:
+        """Begin with no connections.
+
+        The parent's are neither used nor closed here: closing takes locks that a thread of the
+        parent may have held, and tells TLS peers something.
+        """
+        self._inherited += [*self._by_loop.values(), self._sync]
+        self._lock = threading.Lock()
+        self._by_loop = weakref.WeakKeyDictionary()
+        self._slots = weakref.WeakKeyDictionary()
+        self._sync = None
 
     def _settings(self) -> dict[str, Any]:
-        from chassis.wire import ssl_context
-
         return {
             # A plain instance needs no trust store, whose loading costs tens of milliseconds.
-            "verify": ssl_context() if self.instance.scheme == "https" else False,
+            "verify": self._tls() if self.instance.scheme == "https" else False,
             "trust_env": False,
             "limits": self.http.module.Limits(
                 max_connections=self._max_connections,
@@ -89,7 +109,7 @@ class InstancePool:
                     # The loop closed in between, and its sockets with it.
                     continue
         sync, self._sync = self._sync, None
-        if sync is not None and self._pid == os.getpid():
+        if sync is not None:
             sync.close()
 
 

@@ -1,20 +1,25 @@
-"""What may be sent again, and how an answer is judged. Pure functions.
+"""What may be sent again. Pure functions.
 
-Sources: RFC 9110 section 9.2.2 (idempotent methods), section 10.2.3 (Retry-After); the
-Idempotency-Key header is an IETF draft in wide use.
+Sources: RFC 9110 section 9.2.2 (idempotent methods); the Idempotency-Key header is an IETF draft
+in wide use.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from chassis.client._module import HTTPModule
-from chassis.core import Outcome
 from chassis.core.headers import NO_RETRY
 
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"})
+_READING_METHODS = frozenset({"GET", "HEAD", "QUERY"})
 _ANOTHER_INSTANCE_MAY_DO_BETTER = frozenset({502, 503, 504})
-_COME_BACK_LATER = frozenset({429, 503})
+
+
+def said(request: Any) -> Mapping[str, Any]:
+    """What the caller says of one request: ``extensions={"chassis": {...}}``."""
+    return request.extensions.get("chassis") or {}
 
 
 def idempotent(request: Any) -> bool:
@@ -23,22 +28,24 @@ def idempotent(request: Any) -> bool:
     True by its method, by an ``Idempotency-Key``, or where the caller says so:
     ``client.post(..., extensions={"chassis": {"idempotent": True}})``.
     """
-    said = request.extensions.get("chassis") or {}
-    return (
-        request.method in IDEMPOTENT_METHODS
-        or "Idempotency-Key" in request.headers
-        or said.get("idempotent") is True
-    )
+    return request.method in IDEMPOTENT_METHODS or _said_to_be_idempotent(request)
+
+
+def may_overlap(request: Any) -> bool:
+    """Whether two of it may be under way at once: reading methods, and what is said to be idempotent.
+
+    PUT and DELETE are idempotent one after the other; whether they are side by side, nobody said.
+    """
+    return request.method in _READING_METHODS or _said_to_be_idempotent(request)
+
+
+def _said_to_be_idempotent(request: Any) -> bool:
+    return "Idempotency-Key" in request.headers or said(request).get("idempotent") is True
 
 
 def replayable(request: Any, http: HTTPModule) -> bool:
     """Whether the body can be sent again: bytes can, a stream that may be consumed cannot."""
     return isinstance(request.stream, http.module.ByteStream)
-
-
-def judge_status(status: int) -> Outcome:
-    """What an answer's status says of the instance: 5xx is a failure, all else a success."""
-    return Outcome.FAILURE if status >= 500 else Outcome.SUCCESS
 
 
 def worth_retrying(response: Any) -> bool:
@@ -51,11 +58,3 @@ def worth_retrying(response: Any) -> bool:
         return False
     status = response.status_code
     return status in _ANOTHER_INSTANCE_MAY_DO_BETTER or (status == 429 and "Retry-After" in response.headers)
-
-
-def told_to_wait(response: Any) -> str | None:
-    """The Retry-After value of an answer that may carry one."""
-    if response.status_code in _COME_BACK_LATER:
-        value: str | None = response.headers.get("Retry-After")
-        return value
-    return None

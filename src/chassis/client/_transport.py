@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from chassis.client._module import HTTPModuleName, http_module, module_of
-from chassis.client._upstream import ServiceUpstreams
+from chassis.client._upstreams import ServiceUpstreams
 
 if TYPE_CHECKING:
     import httpx2
@@ -96,7 +96,11 @@ def async_client(
 def sync_client(
     upstreams: ServiceUpstreams, service: str, *, http: HTTPModuleName = "httpx2"
 ) -> httpx2.Client:
-    """A ``Client`` whose relative URLs go to ``service``."""
+    """A ``Client`` whose relative URLs go to ``service``.
+
+    :raises ConfigError: its calls are to be hedged, which threads cannot do.
+    """
+    upstreams.upstream(service).refuse_hedging_in_threads()
     client: httpx2.Client = http_module(http).module.Client(
         transport=SyncTransport(upstreams), base_url=f"http://{service}", timeout=None, trust_env=False
     )

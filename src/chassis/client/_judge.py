@@ -1,0 +1,66 @@
+"""What the end of an attempt says of its instance. Pure functions.
+
+Sources: RFC 9110 section 10.2.3 (Retry-After).
+"""
+
+from __future__ import annotations
+
+import time
+from http import HTTPStatus
+from typing import Any
+
+from chassis.client._module import HTTPModule
+from chassis.core import Outcome
+from chassis.retries import retry_after_seconds
+
+_COME_BACK_LATER = frozenset({429, 503})
+
+
+class BadAnswer(Exception):
+    """An answer whose status is a failure, in the form in which breakers are told of failures.
+
+    :param retry_after: seconds after which the server wants to be asked again.
+    """
+
+    def __init__(self, status: int, retry_after: float | None) -> None:
+        super().__init__(status, retry_after)
+        self.status = status
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        try:
+            return f"{self.status} {HTTPStatus(self.status).phrase}"
+        except ValueError:
+            return str(self.status)
+
+
+def judge_status(status: int) -> Outcome:
+    """What an answer's status says of the instance: 5xx is a failure, all else a success."""
+    return Outcome.FAILURE if status >= 500 else Outcome.SUCCESS
+
+
+def judge_error(error: BaseException, http: HTTPModule, *, excused: bool) -> Outcome:
+    """What a failed attempt says of its instance.
+
+    Only what is known to come from the other side is a failure. Anything else (a cancellation, a
+    request that cannot be sent, the caller's own body that raises) is not the instance's fault.
+
+    :param excused: the time was cut short, or this process was too slow to see the answer; then a
+        timeout is none either.
+    """
+    if isinstance(error, http.module.PoolTimeout):
+        # Our own pool was full.
+        return Outcome.IGNORED
+    if excused and isinstance(error, http.module.TimeoutException):
+        return Outcome.IGNORED
+    if isinstance(error, http.unsent_errors + http.broken_errors):
+        return Outcome.FAILURE
+    return Outcome.IGNORED
+
+
+def told_to_wait(response: Any) -> float | None:
+    """The seconds after which an answer's server wants to be asked again; None if it does not say."""
+    if response.status_code not in _COME_BACK_LATER:
+        return None
+    now = time.time()  # noqa: TID251 - the header may be a date
+    return retry_after_seconds(response.headers.get("Retry-After"), now)

@@ -1,0 +1,94 @@
+"""What of a service's client is described and configured by name, beside the client's own options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from chassis.breaker import BreakerOptions
+from chassis.client._instance import InstanceState
+from chassis.core import monotonic
+from chassis.loadbalancing import BalancingOptions, Endpoint, EndpointSet
+from chassis.retries import BudgetOptions, RetryBudget
+
+
+class BreakerFamily:
+    """The breakers of one service's instances, described by instance and configured as one.
+
+    :param endpoints: gives those there are.
+    """
+
+    kind = "client"
+
+    def __init__(
+        self,
+        service: str,
+        options: BreakerOptions,
+        endpoints: Callable[[], Iterable[Endpoint[InstanceState]]],
+    ) -> None:
+        self.name = f"{service}/breaker"
+        self.defaults = options
+        self.options = options
+        self._endpoints = endpoints
+
+    def describe(self) -> Mapping[str, Any]:
+        """Each instance's breaker."""
+        return {"instances": {each.instance.id: each.state.breaker.describe() for each in self._endpoints()}}
+
+    def reconfigure(self, options: BreakerOptions) -> None:
+        """Give all of them, and those to come, other options."""
+        self.options = options
+        for each in self._endpoints():
+            each.state.breaker.reconfigure(options)
+
+
+class BalancingPolicy:
+    """How the calls to one service are spread over its instances.
+
+    :param endpoints: the set it configures.
+    :param options: as given in code.
+    """
+
+    kind = "client"
+
+    def __init__(
+        self, service: str, options: BalancingOptions, endpoints: EndpointSet[InstanceState]
+    ) -> None:
+        self.name = f"{service}/balancing"
+        self.defaults = options
+        self._endpoints = endpoints
+
+    def describe(self) -> Mapping[str, Any]:
+        """The policy, and how each instance stands."""
+        return self._endpoints.describe()
+
+    def reconfigure(self, options: BalancingOptions) -> None:
+        """Choose by other options; what is known of each instance is kept."""
+        self._endpoints.reconfigure(options)
+
+
+class BudgetPolicy:
+    """One service's retry budget, as a policy that is described and configured by name.
+
+    It pays for every further attempt, those that fail over from a refused connection included.
+    """
+
+    kind = "client"
+
+    def __init__(self, service: str) -> None:
+        self.name = f"{service}/budget"
+        self.defaults = BudgetOptions()
+        self.budget = RetryBudget(self.defaults)
+
+    def describe(self) -> Mapping[str, Any]:
+        """Further attempts it would grant now, those it has refused, and its options."""
+        return {
+            "available": self.budget.available(monotonic()),
+            "refused": self.budget.refused,
+            "options": asdict(self.budget.options),
+        }
+
+    def reconfigure(self, options: BudgetOptions) -> None:
+        """Follow other options; what was counted is kept."""
+        self.budget.reconfigure(options, monotonic())
