@@ -15,7 +15,7 @@ from chassis.core.errors import CircuitOpen
 from chassis.core.events import Event, EventBus, events
 from chassis.core.forks import tell_after_fork
 from chassis.core.outcomes import Classifier, Outcome, classify_error
-from chassis.core.policies import Admission, Permit, is_awaitable
+from chassis.core.policies import Admission, Permit, Role, is_awaitable
 from chassis.core.registry import policies
 
 _GIVEN_BY_OPTIONS: Any = type("Default", (), {"__repr__": lambda _: "<as in options>"})()
@@ -39,6 +39,7 @@ class CircuitBreaker(Admission):
     """
 
     kind = "breaker"
+    role = Role.BREAKER
 
     def __init__(
         self,

@@ -38,8 +38,8 @@ from chassis.core.errors import (
 from chassis.core.events import Event, EventBus, Level, Listener, events
 from chassis.core.instances import Freshness, Instance, Reason, Snapshot, Source, Status
 from chassis.core.outcomes import Classifier, Outcome, classify_error
-from chassis.core.pipeline import Pipeline
-from chassis.core.policies import Admission, Operation, Permit, Policy
+from chassis.core.pipeline import Pipeline, PipelineOrderDoubted, PipelineWarning
+from chassis.core.policies import Admission, Operation, Permit, Policy, Role
 from chassis.core.registry import NamedPolicy, PolicyRegistry, policies
 
 __all__ = [
@@ -69,6 +69,8 @@ __all__ = [
     "Overloaded",
     "Permit",
     "Pipeline",
+    "PipelineOrderDoubted",
+    "PipelineWarning",
     "Policy",
     "PolicyRegistry",
     "RateLimited",
@@ -77,6 +79,7 @@ __all__ = [
     "Registrar",
     "Registration",
     "Rejected",
+    "Role",
     "ServiceSubscription",
     "Snapshot",
     "Source",

@@ -1,46 +1,218 @@
-"""Several policies around one operation, in an order that can be told."""
+"""Several policies around one operation, in an order that can be told and is checked.
+
+The order that serves, outermost first::
+
+    fallback → timeout of the whole → load shedding, rate limit, bulkhead → retry → hedge
+    → breaker → timeout of one attempt
+
+A fallback answers for all below it. The whole's time bounds the waits between attempts too. What
+limits calls counts calls, not attempts. Each attempt is a vote in the breaker, and an open breaker
+ends the attempts. The breaker sees what its attempts' timeout ends.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import TypeVar
+import warnings
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
-from chassis.core.policies import Operation, Policy, Stream
+from chassis.core.events import Event, EventBus, Level, events
+from chassis.core.policies import Operation, Policy, Role, Stream
 
 T = TypeVar("T")
 
 
-class Pipeline(Policy):
-    """Policies around one operation, outermost first; itself a policy.
+class PipelineWarning(UserWarning):
+    """The order of a pipeline defeats one of its policies."""
 
-    :param policies: in the order a call meets them.
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineOrderDoubted(Event):
+    """The order of a pipeline defeats one of its policies.
+
+    :param outer: the one that stands outside.
+    :param inner: the one that stands inside.
+    :param reason: what comes of it.
+    :param remedy: what to write instead.
     """
 
-    def __init__(self, *policies: Policy, name: str = "pipeline") -> None:
+    name: ClassVar[str] = "pipeline.order_doubted"
+    level: ClassVar[Level] = "warning"
+
+    outer: str
+    inner: str
+    reason: str
+    remedy: str
+
+
+class Pipeline(Policy):
+    """Policies around one operation, outermost first; itself a policy, so pipelines nest.
+
+    On a function the stack is put together once, when it is decorated. An order that defeats one of
+    the policies is told at once, as a :class:`PipelineWarning` and an event; it works as written.
+
+    :param policies: in the order a call meets them.
+    :param name: the subject of its events.
+    :param bus: where its events go.
+    """
+
+    def __init__(self, *policies: Policy, name: str = "pipeline", bus: EventBus = events) -> None:
         self.name = name
         self.policies = policies
+        self._compose()
+        for doubt in _doubts(policies):
+            bus.emit(PipelineOrderDoubted(subject=name, **doubt.__dict__))
+            warnings.warn(f"{name}: {doubt}", PipelineWarning, stacklevel=2)
+
+    def _compose(self) -> None:
+        # Put together here, not at each call.
+        self._run = _compose([each.run for each in self.policies])
+        self._run_sync = _compose([each.run_sync for each in self.policies])
+        self._begin = _compose([each.begin for each in self.policies])
+        self._begin_async = _compose([each.begin_async for each in self.policies])
+        self._depends_on_call = any(type(each).for_call is not Policy.for_call for each in self.policies)
 
     def order(self) -> list[str]:
-        """The policies as a call meets them, e.g. ``["Retry(payments)", "CircuitBreaker(payments)"]``."""
-        return [f"{type(each).__name__}({each.name})" for each in self.policies]
+        """The policies as a call meets them, e.g. ``["Retry(payments)", "CircuitBreaker(payments)"]``.
+
+        Those of a nested pipeline stand in its place.
+        """
+        return [_label(policy) for policy, _ in _flat(self.policies)]
+
+    def describe(self) -> Mapping[str, Any]:
+        """The order, and what each policy tells of itself, as plain values."""
+        described = {}
+        for policy, _ in _flat(self.policies):
+            describe = getattr(policy, "describe", None)
+            if describe is not None:
+                described[_label(policy)] = describe()
+        return {"order": self.order(), "policies": described}
 
     async def run(self, operation: Operation[T]) -> T:
-        for policy in reversed(self.policies):
-            operation = functools.partial(policy.run, operation)
-        return await operation()
+        return await self._run(operation)
 
     def run_sync(self, operation: Callable[[], T]) -> T:
+        return self._run_sync(operation)
+
+    def guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
         for policy in reversed(self.policies):
-            operation = functools.partial(policy.run_sync, operation)
-        return operation()
+            function = policy.guard(function)
+        return function
+
+    def guard_async(self, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        for policy in reversed(self.policies):
+            function = policy.guard_async(function)
+        return function
+
+    def for_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Policy:
+        if not self._depends_on_call:
+            return self
+        bound = object.__new__(Pipeline)  # its order has been told already
+        bound.name = self.name
+        bound.policies = tuple(each.for_call(args, kwargs) for each in self.policies)
+        bound._compose()
+        return bound
 
     def begin(self, start: Callable[[], Stream]) -> Stream:
-        for policy in reversed(self.policies):
-            start = functools.partial(policy.begin, start)
-        return start()
+        return self._begin(start)
 
     async def begin_async(self, start: Operation[Stream]) -> Stream:
-        for policy in reversed(self.policies):
-            start = functools.partial(policy.begin_async, start)
-        return await start()
+        return await self._begin_async(start)
+
+
+def _compose(methods: Sequence[Callable[[Callable[[], Any]], Any]]) -> Callable[[Callable[[], Any]], Any]:
+    """One function that runs an operation under all of ``methods``, outermost first."""
+    if not methods:
+        return lambda operation: operation()
+    outer, *inner = methods
+    if not inner:
+        return outer
+    rest = _compose(inner)
+    return lambda operation: outer(functools.partial(rest, operation))
+
+
+# ── the order ────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class _Doubt:
+    outer: str
+    inner: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.inner} stands inside {self.outer}: {self.reason}; {self.remedy}"
+
+
+_FIRST_INSIDE_SECOND = {
+    (Role.RETRY, Role.BREAKER): (
+        "all attempts of a call are one vote, and the breaker stops none of them",
+        "put the retry outside the breaker",
+    ),
+    (Role.RETRY, Role.RETRY): ("their attempts multiply", "retry in one place"),
+    (Role.RETRY, Role.HEDGE): (
+        "each of the hedged calls makes attempts of its own",
+        "put the retry outside the hedge",
+    ),
+    (Role.HEDGE, Role.HEDGE): ("their calls multiply", "hedge in one place"),
+    (Role.FALLBACK, Role.RETRY): (
+        "it answers the first failure, so nothing is tried again",
+        "put the fallback outermost",
+    ),
+    (Role.FALLBACK, Role.HEDGE): (
+        "its answer ends the hedged calls as a success",
+        "put the fallback outermost",
+    ),
+    (Role.FALLBACK, Role.BREAKER): (
+        "the breaker takes its answers for successes and never opens",
+        "put the fallback outermost",
+    ),
+    (Role.BULKHEAD, Role.RETRY): (
+        "every attempt takes, and waits for, a place of its own",
+        "put the bulkhead outside the retry",
+    ),
+    (Role.BULKHEAD, Role.HEDGE): (
+        "every call takes two places when it is slow, that is when they are few",
+        "put the bulkhead outside the hedge",
+    ),
+}
+"""Pairs of policies where the first defeats itself or the second, and what to do."""
+
+_UNSEEN = (
+    "what the timeout ends is cancelled, which is no vote, so hanging calls never open the breaker",
+    "put a timeout inside the breaker",
+)
+
+
+def _doubts(policies: Sequence[Policy]) -> Iterator[_Doubt]:
+    """What is wrong with this order; pairs within one nested pipeline have been told by that."""
+    flat = list(_flat(policies))
+    for at, (outer, outer_part) in enumerate(flat):
+        between: set[Role | None] = set()
+        for inner, inner_part in flat[at + 1 :]:
+            found = _FIRST_INSIDE_SECOND.get((inner.role, outer.role)) if inner.role and outer.role else None
+            if outer.role is Role.TIMEOUT and inner.role is Role.BREAKER:
+                # Around a retry it is the time of the whole; else it is meant for what it surrounds.
+                inside = flat[[each for each, _ in flat].index(inner) + 1 :]
+                if Role.RETRY not in between and all(each.role is not Role.TIMEOUT for each, _ in inside):
+                    found = _UNSEEN
+            between.add(inner.role)
+            if found is not None and outer_part != inner_part:
+                yield _Doubt(_label(outer), _label(inner), *found)
+
+
+def _flat(policies: Sequence[Policy]) -> Iterator[tuple[Policy, int]]:
+    """All policies, those of nested pipelines included, with the number of the part they stand in."""
+    for number, policy in enumerate(policies):
+        if isinstance(policy, Pipeline):
+            for each, _ in _flat(policy.policies):
+                yield each, number
+        else:
+            yield policy, number
+
+
+def _label(policy: Policy) -> str:
+    return f"{type(policy).__name__}({policy.name})"

@@ -11,7 +11,8 @@ import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from enum import Enum
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, cast
 
 from chassis.core.outcomes import Classifier, Outcome
 
@@ -22,6 +23,19 @@ Operation: TypeAlias = Callable[[], Awaitable[T]]
 """What a policy guards: called once per attempt, awaited inside the guard."""
 
 
+class Role(Enum):
+    """What a policy does, as far as its place among others is concerned."""
+
+    FALLBACK = "fallback"
+    TIMEOUT = "timeout"
+    SHEDDING = "shedding"
+    RATE_LIMIT = "rate limit"
+    BULKHEAD = "bulkhead"
+    RETRY = "retry"
+    HEDGE = "hedge"
+    BREAKER = "breaker"
+
+
 class Policy(ABC):
     """Guards any operation; on a function it is a decorator that keeps the signature.
 
@@ -30,6 +44,8 @@ class Policy(ABC):
     """
 
     name: str
+    role: ClassVar[Role | None] = None
+    """What a pipeline goes by when it judges its order; None where any place will do."""
 
     @abstractmethod
     async def run(self, operation: Operation[T]) -> T:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from chassis.core.errors import ConfigError
 from chassis.core.events import Event, EventBus, Level, events
-from chassis.core.policies import Operation, Policy, Stream, is_awaitable
+from chassis.core.policies import Operation, Policy, Role, Stream, is_awaitable
 
 T = TypeVar("T")
 
@@ -42,6 +42,8 @@ class Fallback(Policy):
     :param bus: where its events go.
     :raises ConfigError: ``on`` names what is no ``Exception``, or the value cannot be copied.
     """
+
+    role = Role.FALLBACK
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from chassis.core.errors import BulkheadFull
 from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
 from chassis.core.outcomes import Outcome, classify_error
-from chassis.core.policies import Admission, Permit, is_awaitable
+from chassis.core.policies import Admission, Permit, Role, is_awaitable
 from chassis.core.registry import policies
 from chassis.limits._events import BulkheadRejected
 from chassis.limits._machine import BulkheadMachine, Waiter
@@ -38,6 +38,7 @@ class Bulkhead(Admission):
     """
 
     kind = "bulkhead"
+    role = Role.BULKHEAD
 
     def __init__(
         self,

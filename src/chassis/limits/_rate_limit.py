@@ -12,7 +12,7 @@ from chassis.core.errors import ConfigError, RateLimited
 from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
 from chassis.core.outcomes import Outcome, classify_error
-from chassis.core.policies import Admission, Operation, Permit
+from chassis.core.policies import Admission, Operation, Permit, Role
 from chassis.core.registry import policies
 from chassis.limits._events import RateLimitRejected
 from chassis.limits._gcra import RateLimitMachine, Waiter
@@ -41,6 +41,7 @@ class RateLimit(Admission):
     """
 
     kind = "rate_limit"
+    role = Role.RATE_LIMIT
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from chassis.core.clock import monotonic
 from chassis.core.deadline import PASSED, Deadline, deadline_at, deadline_scope
 from chassis.core.errors import DeadlineExceeded
 from chassis.core.options import check_seconds
-from chassis.core.policies import Operation, Policy, is_awaitable
+from chassis.core.policies import Operation, Policy, Role, is_awaitable
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,6 +37,8 @@ class Timeout(Policy):
     :raises DeadlineExceeded: on entering (but for ``with``) if an outer deadline has passed
         already; on leaving if the block was cancelled.
     """
+
+    role = Role.TIMEOUT
 
     def __init__(self, seconds: float) -> None:
         check_seconds("seconds", seconds)
