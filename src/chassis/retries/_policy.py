@@ -9,7 +9,7 @@ from chassis.core.clock import Clock, monotonic
 from chassis.core.errors import ConfigError
 from chassis.core.events import EventBus, events
 from chassis.core.outcomes import Classifier, Outcome, classify_error
-from chassis.core.policies import Operation, Policy, Stream, is_async_callable
+from chassis.core.policies import Operation, Policy, Role, Stream, is_async_callable
 from chassis.core.registry import policies
 from chassis.retries._attempts import Attempts, failure_text
 from chassis.retries._backoff import Backoff
@@ -62,6 +62,7 @@ class Retry(Policy):
     """
 
     kind = "retry"
+    role = Role.RETRY
 
     def __init__(
         self,
