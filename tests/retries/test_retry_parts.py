@@ -240,6 +240,7 @@ def test_trap_42_retry_after_never_raises(value: str) -> None:
         (RetryOptions, "wait_base", math.nan),
         (RetryOptions, "wait_max", 0.05),
         (RetryOptions, "retry_after_max", math.inf),
+        (RetryOptions, "minimum_attempt_time", -1),
         (BudgetOptions, "ratio", 0),
         (BudgetOptions, "ratio", 20),
         (BudgetOptions, "per_second", -1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -15,46 +15,64 @@ if TYPE_CHECKING:
     from chassis.retries._policy import Retry
 
 NO_ATTEMPTS_LEFT = "no attempts left"
+DEADLINE_FIRST = "the deadline comes first"
+BUDGET_SPENT = "the retry budget is spent"
 _NOTE = "attempts of this call"
 _LONGEST_FAILURE = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What to do after a failed attempt.
-
-    :param wait: seconds until the next attempt; None if there is none.
-    :param reason: why there is none, if the failure was of a kind to try again.
-    """
-
-    wait: float | None
-    reason: str | None = None
+_FOREVER = 1e12  # an int may be too large for a float
 
 
 class Attempts:
     """The state of one call, made when its first attempt has failed.
 
-    :param started: when the first attempt began, on the policy's clock.
+    :param started: when the first attempt began, on the policy's clock; only tenacity asks.
     """
 
     def __init__(self, policy: Retry, started: float) -> None:
         self.made = 0
+        self.pause: float | None = None
+        """Seconds until the next attempt; None if the caller gets what there is."""
+        self.reason: str | None = None
+        """Why there is none, if the failure was of a kind to try again."""
+        self.failure = ""
+        """What the last attempt failed with, as text."""
+        self.result: Any = None
+        self.error: Exception | None = None
+        """What the caller gets if no attempt follows: this error, else the result."""
         self._policy = policy
         self._started = started
         self._story: list[str] = []
         self._waited = 0.0
+        self._met = False  # whether an attempt reached what it calls
         self._state: RetryCallState | None = None
-        self.last_error: Exception
-        """Once given up: the error that the caller gets."""
-        self._real: tuple[Exception, TracebackType | None] | None = None
+        self._traceback: TracebackType | None = None
 
-    def after(self, result: Any, error: Exception | None, now: float) -> Verdict:
-        """Take note of an attempt's end and say what follows."""
+    def after(self, result: Any, error: Exception | None, now: float) -> None:
+        """Take note of an attempt's end, and decide: with a pause, another attempt is reserved."""
         self.made += 1
+        self.pause, self.reason = self._decide(result, error, now)
+        if error is None and self.pause is None and self.reason is None:
+            self.result, self.error = result, None
+            return  # a good result
+        self.failure = failure_text(error)
+        self._keep(result, error)
+        if self.pause is None:
+            self._story.append(f"{self.made}. {self.failure}")
+            self._write_note()
+        else:
+            self._story.append(f"{self.made}. {self.failure}, then {self.pause:.3g} s")
+            self._waited += self.pause
+
+    def call_off(self, reason: str) -> None:
+        """The attempt that was reserved is not made after all."""
+        self.pause, self.reason = None, reason
+        self._write_note()
+
+    def _decide(self, result: Any, error: Exception | None, now: float) -> tuple[float | None, str | None]:
         policy = self._policy
         state = self._tell_tenacity(result, error, now) if policy.uses_tenacity else None
         if not policy.tries_again(result, error, state):
-            return Verdict(None)
+            return None, None
         wait = policy.pause(self.made, state)
         told = _told_to_wait(error)
         if told is not None:
@@ -63,42 +81,47 @@ class Attempts:
         if state is not None:
             state.upcoming_sleep = wait
         if policy.stops(self.made, state):
-            return Verdict(None, NO_ATTEMPTS_LEFT)
+            return None, NO_ATTEMPTS_LEFT
         if told is not None and told > policy.options.retry_after_max:
-            return Verdict(None, f"told to wait {told:g} s")
+            return None, f"told to wait {told:g} s"
+        if not self.fits(wait):
+            return None, DEADLINE_FIRST
+        if not policy.budget.reserve(now):
+            return None, BUDGET_SPENT
+        return wait, None
+
+    def fits(self, wait: float) -> bool:
+        """Whether an attempt that begins in ``wait`` seconds begins before the deadline."""
         deadline = current_deadline()
-        if deadline is not None and deadline.remaining() <= wait:
-            return Verdict(None, "the deadline comes first")
-        if not policy.budget.withdraw(now):
-            return Verdict(None, "the retry budget is spent")
-        self._waited += wait
-        return Verdict(wait)
+        return deadline is None or deadline.remaining() > wait + self._policy.options.minimum_attempt_time
 
-    def go_on(self, failure: str, error: Exception | None, wait: float) -> None:
-        """Another attempt follows after ``wait`` seconds."""
-        self._story.append(f"{self.made}. {failure}, then {wait:.3g} s")
-        if error is not None:
-            if not isinstance(error, Rejected):
-                self._real = (error, error.__traceback__)
-            # It has been dealt with: its frames go now, and should the callee raise the very same
-            # object again, its traceback does not grow with each attempt.
-            error.__traceback__ = None
+    def _keep(self, result: Any, error: Exception | None) -> None:
+        """Keep what the caller gets if this was the last attempt.
 
-    def give_up(self, error: Exception, failure: str, reason: str | None) -> None:
-        """No other attempt follows; ``last_error`` is now what the caller gets, with a note of them all.
-
-        A refusal (a breaker that opened meanwhile, say) is less than the real error before it.
+        A refusal (a breaker that opened meanwhile, say) is less than the real failure before it.
         """
-        self._story.append(f"{self.made}. {failure}")
-        if isinstance(error, Rejected) and self._real is not None:
-            error, traceback = self._real
-            error.__traceback__ = traceback
-        if self.made > 1 or reason not in {None, NO_ATTEMPTS_LEFT}:
+        refused = isinstance(error, Rejected)
+        if refused and self._met:
+            return
+        self._met = not refused
+        self.result, self.error = result, error
+        if error is not None:
+            self._traceback = error.__traceback__
+            if self.pause is not None:
+                # Should the callee raise the very same object again, its traceback does not grow
+                # with each attempt.
+                error.__traceback__ = None
+
+    def _write_note(self) -> None:
+        error = self.error
+        if error is None:
+            return
+        error.__traceback__ = self._traceback
+        if self.made > 1 or self.reason not in {None, NO_ATTEMPTS_LEFT}:
             # An object that is raised again and again carries one note, not one per call.
             notes = [each for each in getattr(error, "__notes__", ()) if not each.startswith(_NOTE)]
-            ending = "" if reason is None else f" ({reason})"
+            ending = "" if self.reason is None else f" ({self.reason})"
             error.__notes__ = [*notes, f"{_NOTE}: {'; '.join(self._story)}{ending}"]
-        self.last_error = error
 
     def _tell_tenacity(self, result: Any, error: Exception | None, now: float) -> RetryCallState:
         from tenacity import RetryCallState, Retrying
@@ -120,9 +143,9 @@ class Attempts:
 
 def _told_to_wait(error: Exception | None) -> float | None:
     told = getattr(error, "retry_after", None)
-    if isinstance(told, bool) or not isinstance(told, int | float) or not told >= 0:
+    if isinstance(told, bool) or not isinstance(told, int | float) or not 0 <= told < math.inf:
         return None
-    return float(told)
+    return float(min(told, _FOREVER))
 
 
 def failure_text(error: Exception | None) -> str:

@@ -17,6 +17,8 @@ class RetryOptions:
     :param wait_max: seconds that the doubling ends at.
     :param retry_after_max: an error that asks for a longer pause than this many seconds (by its
         ``retry_after``) is not tried again.
+    :param minimum_attempt_time: seconds that must be left of the deadline when an attempt begins,
+        for it to be worth beginning.
     :raises ConfigError: a value is impossible.
     """
 
@@ -24,6 +26,7 @@ class RetryOptions:
     wait_base: Seconds = 0.1
     wait_max: Seconds = 5.0
     retry_after_max: Seconds = 60.0
+    minimum_attempt_time: Seconds = 0.0
 
     def __post_init__(self) -> None:
         check_count("retries", self.retries, least=0)
@@ -36,6 +39,7 @@ class RetryOptions:
                 remedy="give at least wait_base",
             )
         check_seconds("retry_after_max", self.retry_after_max, zero=True)
+        check_seconds("minimum_attempt_time", self.minimum_attempt_time, zero=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

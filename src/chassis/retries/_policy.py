@@ -1,17 +1,18 @@
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from chassis.core.clock import Clock, monotonic
-from chassis.core.errors import ConfigError
+from chassis.core.errors import ConfigError, Rejected
 from chassis.core.events import EventBus, events
 from chassis.core.outcomes import Classifier, Outcome, classify_error
-from chassis.core.policies import Operation, Policy, Role, Stream, is_async_callable
+from chassis.core.policies import Operation, Policy, Role, Stream, is_async_callable, is_awaitable
 from chassis.core.registry import policies
-from chassis.retries._attempts import Attempts, failure_text
+from chassis.retries._attempts import BUDGET_SPENT, DEADLINE_FIRST, Attempts
 from chassis.retries._backoff import Backoff
 from chassis.retries._budget import RetryBudget
 from chassis.retries._events import RetryGaveUp, RetryScheduled
@@ -73,6 +74,7 @@ class Retry(Policy):
         wait_base: float = _GIVEN_BY_OPTIONS,
         wait_max: float = _GIVEN_BY_OPTIONS,
         retry_after_max: float = _GIVEN_BY_OPTIONS,
+        minimum_attempt_time: float = _GIVEN_BY_OPTIONS,
         options: RetryOptions | None = None,
         stop: StopBaseT | None = None,
         wait: WaitBaseT | None = None,
@@ -91,6 +93,7 @@ class Retry(Policy):
             "wait_base": wait_base,
             "wait_max": wait_max,
             "retry_after_max": retry_after_max,
+            "minimum_attempt_time": minimum_attempt_time,
         }
         given: dict[str, Any] = {
             key: value for key, value in fields.items() if value is not _GIVEN_BY_OPTIONS
@@ -112,7 +115,15 @@ class Retry(Policy):
         self.classify = classify
         self.budget = budget or RetryBudget()
         self.uses_tenacity = any(each is not None for each in (stop, wait, retry))
-        self._on = on
+        self._judges_results = retry is not None or classify is not classify_error
+        self._on: tuple[type[Exception], ...] | Callable[[Exception], bool] | None = (
+            (on,) if isinstance(on, type) else on
+        )
+        self._on_refusals: tuple[type[Exception], ...] = (
+            tuple(each for each in self._on if issubclass(each, Rejected))
+            if isinstance(self._on, tuple)
+            else ()
+        )
         self._stop = stop
         self._wait = wait
         self._retry = retry
@@ -127,58 +138,157 @@ class Retry(Policy):
             self._subject = policies.register(self)
 
     async def run(self, operation: Operation[T]) -> T:
-        started = self._clock()
-        self.budget.deposit(started)
-        attempts: Attempts | None = None
+        started = self._begin()
         try:
-            while True:
-                try:
-                    result = await operation()
-                except Exception as error:
-                    attempts = attempts or Attempts(self, started)
-                    pause = self._next(attempts, None, error)
-                    if pause is None and attempts.last_error is error:
-                        raise
-                else:
-                    if not self._may_be_failure(result):
-                        return result
-                    attempts = attempts or Attempts(self, started)
-                    pause = self._next(attempts, result, None)
-                    if pause is None:
-                        return result
-                if pause is None:
-                    raise attempts.last_error
-                await self._sleep_async(pause)
+            result = await operation()
+        except Exception as error:
+            attempts = self._failed(None, error, started)
+            if attempts is None:
+                raise
+        else:
+            attempts = self._failed(result, None, started) if self._may_be_failure(result) else None
+            if attempts is None:
+                return result
+        try:
+            return cast(T, await self._go_on(operation, attempts))
         finally:
             # The error's traceback holds this frame: were the error held by it, they would form a
             # cycle, and everything in those frames would wait for the collector.
-            attempts = None
+            del attempts
 
     def run_sync(self, operation: Callable[[], T]) -> T:
-        started = self._clock()
-        self.budget.deposit(started)
-        attempts: Attempts | None = None
+        started = self._begin()
         try:
-            while True:
+            result = operation()
+        except Exception as error:
+            attempts = self._failed(None, error, started)
+            if attempts is None:
+                raise
+        else:
+            attempts = self._failed(result, None, started) if self._may_be_failure(result) else None
+            if attempts is None:
+                return result
+        try:
+            return cast(T, self._go_on_sync(operation, attempts))
+        finally:
+            del attempts  # as in run
+
+    async def _go_on(self, operation: Operation[Any], attempts: Attempts) -> Any:
+        """Further attempts, for as long as each ends with a pause before the next."""
+        try:
+            while attempts.pause is not None:
                 try:
-                    result = operation()
+                    await self._sleep_async(attempts.pause)
+                except BaseException:
+                    self.budget.release()
+                    raise
+                if not self._launches(attempts):
+                    break
+                try:
+                    result = await operation()
                 except Exception as error:
-                    attempts = attempts or Attempts(self, started)
-                    pause = self._next(attempts, None, error)
-                    if pause is None and attempts.last_error is error:
+                    if not self._after(attempts, None, error) and attempts.error is error:
                         raise
                 else:
                     if not self._may_be_failure(result):
                         return result
-                    attempts = attempts or Attempts(self, started)
-                    pause = self._next(attempts, result, None)
-                    if pause is None:
-                        return result
-                if pause is None:
-                    raise attempts.last_error
-                self._sleep(pause)
+                    self._after(attempts, result, None)
+            if attempts.error is not None:
+                raise attempts.error
+            return attempts.result
         finally:
-            attempts = None  # as in run
+            del attempts  # as in run
+
+    def _go_on_sync(self, operation: Callable[[], Any], attempts: Attempts) -> Any:
+        try:
+            while attempts.pause is not None:
+                try:
+                    self._sleep(attempts.pause)
+                except BaseException:
+                    self.budget.release()
+                    raise
+                if not self._launches(attempts):
+                    break
+                try:
+                    result = operation()
+                except Exception as error:
+                    if not self._after(attempts, None, error) and attempts.error is error:
+                        raise
+                else:
+                    if not self._may_be_failure(result):
+                        return result
+                    self._after(attempts, result, None)
+            if attempts.error is not None:
+                raise attempts.error
+            return attempts.result
+        finally:
+            del attempts  # as in run
+
+    # ── decorating ───────────────────────────────────────────────────────────────────────────
+    # Nearly all calls succeed at the first attempt. What it does for those stands here in one
+    # frame: a number taken from the budget's counter, without clock, lock or call state.
+
+    def guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if self.uses_tenacity or self._judges_results:
+            return super().guard(function)
+        deposits, fold, clock = self.budget.deposits, self.budget.fold, self._clock
+        plain: type | None = None  # the type of the last result, which is known not to be awaitable
+
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            nonlocal plain
+            try:
+                # Unpacking a dictionary into another costs as much as the rest, empty or not.
+                result = function(*args, **kwargs) if kwargs else function(*args)
+            except Exception as error:
+                self._deposit()
+                attempts = self._failed(None, error, 0.0)
+                if attempts is None:
+                    raise
+            else:
+                if type(result) is not plain:
+                    if is_awaitable(result):
+                        return self.run_awaitable(result, functools.partial(function, *args, **kwargs))
+                    plain = type(result)
+                if next(deposits):
+                    return result
+                fold(clock())
+                return result
+            try:
+                result = self._go_on_sync(functools.partial(function, *args, **kwargs), attempts)
+            finally:
+                del attempts  # as in run
+            if is_awaitable(result):
+                return self.run_awaitable(result, functools.partial(function, *args, **kwargs))
+            return result
+
+        return guarded
+
+    def guard_async(self, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        if self.uses_tenacity or self._judges_results:
+            return super().guard_async(function)
+        deposits, fold, clock = self.budget.deposits, self.budget.fold, self._clock
+
+        @functools.wraps(function)
+        async def guarded_async(*args: Any, **kwargs: Any) -> Any:
+            try:
+                result = await (function(*args, **kwargs) if kwargs else function(*args))
+            except Exception as error:
+                self._deposit()
+                attempts = self._failed(None, error, 0.0)
+                if attempts is None:
+                    raise
+            else:
+                if next(deposits):
+                    return result
+                fold(clock())
+                return result
+            try:
+                return await self._go_on(functools.partial(function, *args, **kwargs), attempts)
+            finally:
+                del attempts  # as in run
+
+        return guarded_async
 
     @property
     def options(self) -> RetryOptions:
@@ -192,14 +302,7 @@ class Retry(Policy):
 
     def describe(self) -> Mapping[str, Any]:
         """Options and what is left of the budget, as plain values."""
-        return {
-            "budget": {
-                "available": self.budget.available(self._clock()),
-                "refused": self.budget.refused,
-                **asdict(self.budget.options),
-            },
-            "options": asdict(self._options),
-        }
+        return {"budget": self.budget.describe(self._clock()), "options": asdict(self._options)}
 
     def reconfigure(self, options: RetryOptions) -> None:
         """Follow ``options`` from now on, also for calls that are waiting."""
@@ -214,9 +317,11 @@ class Retry(Policy):
             return bool(self._retry(state)) if state is not None else False
         if error is None or self._on is None:
             return self.classify(result, error) is Outcome.FAILURE
-        if isinstance(self._on, type | tuple):
-            return isinstance(error, self._on)
-        return self._on(error)
+        if not isinstance(self._on, tuple):
+            return self._on(error)
+        # To wait for a refusal is a decision of its own: ``on=Exception`` does not take it.
+        asked = self._on_refusals if isinstance(error, Rejected) else self._on
+        return isinstance(error, asked)
 
     def pause(self, made: int, state: RetryCallState | None) -> float:
         """Seconds to wait after ``made`` attempts."""
@@ -232,36 +337,63 @@ class Retry(Policy):
 
     # ── what both shells do ──────────────────────────────────────────────────────────────────
 
+    def _begin(self) -> float:
+        """Count a first attempt; when it began, if anybody will ask."""
+        self._deposit()
+        return self._clock() if self.uses_tenacity else 0.0
+
+    def _deposit(self) -> None:
+        if not next(self.budget.deposits):
+            self.budget.fold(self._clock())
+
     def _may_be_failure(self, result: Any) -> bool:
         """Whether a result must be looked at: nobody else's, and no stream that has begun."""
-        judged = self._retry is not None or self.classify is not classify_error
-        return judged and not isinstance(result, Stream)
+        return self._judges_results and not isinstance(result, Stream)
 
-    def _next(self, attempts: Attempts, result: Any, error: Exception | None) -> float | None:
-        """Seconds until the next attempt, or None if the caller gets what there is."""
-        verdict = attempts.after(result, error, self._clock())
-        if verdict.wait is None and verdict.reason is None and error is None:
-            return None  # a good result
-        failure = failure_text(error)
-        listening = self._bus.listening
-        if verdict.wait is not None:
-            attempts.go_on(failure, error, verdict.wait)
-            if listening:
-                self._bus.emit(
-                    RetryScheduled(
-                        subject=self._subject, attempt=attempts.made, wait=verdict.wait, failure=failure
-                    )
-                )
-            return verdict.wait
-        if error is not None:
-            attempts.give_up(error, failure, verdict.reason)
-        if listening and verdict.reason is not None:
+    def _failed(self, result: Any, error: Exception | None, started: float) -> Attempts | None:
+        """What follows a first attempt that ended so; None if the caller gets just that."""
+        attempts = Attempts(self, started)
+        return attempts if self._after(attempts, result, error) else None
+
+    def _after(self, attempts: Attempts, result: Any, error: Exception | None) -> bool:
+        """Let ``attempts`` decide what follows, and tell of it; whether a pause and an attempt do."""
+        attempts.after(result, error, self._clock())
+        if attempts.pause is None:
+            self._tell_gave_up(attempts)
+            return False
+        if self._bus.listening:
             self._bus.emit(
-                RetryGaveUp(
-                    subject=self._subject, attempts=attempts.made, reason=verdict.reason, failure=failure
+                RetryScheduled(
+                    subject=self._subject,
+                    attempt=attempts.made,
+                    wait=attempts.pause,
+                    failure=attempts.failure,
                 )
             )
-        return None
+        return True
+
+    def _launches(self, attempts: Attempts) -> bool:
+        """Whether the attempt may be made now that its pause is over."""
+        if not attempts.fits(0.0):
+            self.budget.release()
+            attempts.call_off(DEADLINE_FIRST)
+        elif not self.budget.launch(self._clock()):
+            attempts.call_off(BUDGET_SPENT)
+        else:
+            return True
+        self._tell_gave_up(attempts)
+        return False
+
+    def _tell_gave_up(self, attempts: Attempts) -> None:
+        if attempts.reason is not None and self._bus.listening:
+            self._bus.emit(
+                RetryGaveUp(
+                    subject=self._subject,
+                    attempts=attempts.made,
+                    reason=attempts.reason,
+                    failure=attempts.failure,
+                )
+            )
 
 
 retry = Retry
