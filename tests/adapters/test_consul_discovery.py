@@ -63,6 +63,7 @@ class Watching:
     async def close(self) -> None:
         self.subscription.close()
         self._unsubscribe()
+        await background.run(self.discovery.aclose, name="close")
         await background.run(self.api.aclose, name="close")
 
 
@@ -294,7 +295,7 @@ async def test_stale_answers_are_asked_for_and_taken_as_far_as_wanted(watch: Wat
 async def test_one_query_serves_all_listeners_and_ends_with_the_last(watch: Watch) -> None:
     agent = Agent(entry("a"))
     with ScriptedAgent(agent) as server:
-        watching = watch(server.url, wait=0.5)
+        watching = watch(server.url, wait=0.5, idle=0)
         await watching.until(lambda each: True, "the first snapshot")
         heard: list[Snapshot] = []
         second = watching.discovery.subscribe("catalog", heard.append)

@@ -166,11 +166,11 @@ def test_case_5_an_empty_answer_after_trouble_is_held_back() -> None:
     assert step.events == (
         EmptyAnswerHeld(subject="catalog", at=2.0, source="live", instances=1, grace=120.0),
     )
-    assert known.recheck_at == 122.0
+    assert known.holding
     back = known.answered([A], now=90.0, woke=True)
     assert back.snapshot.freshness is Freshness.FRESH
     assert kinds(back) == [DiscoveryRecovered]
-    assert known.recheck_at is None
+    assert not known.holding
 
 
 def test_an_empty_answer_that_is_no_change_of_its_own_is_held_back_and_turns_stale() -> None:
@@ -215,7 +215,7 @@ def test_case_7_an_empty_answer_is_believed_when_it_has_been_repeated_long_enoug
         EmptyAnswerAccepted(subject="catalog", at=131.0, source="live", held_for=120.0),
         InstancesChanged(subject="catalog", at=131.0, source="live", instances=0, fit=0, before=1),
     )
-    assert known.recheck_at is None
+    assert not known.holding
 
 
 def test_a_held_answer_is_told_of_once() -> None:
@@ -232,9 +232,11 @@ def test_trouble_while_an_answer_is_held_begins_the_grace_anew() -> None:
     known.answered([A], now=0.0, woke=False)
     known.answered([], now=1.0, woke=False)
     known.failed("reset", now=100.0)
-    assert known.recheck_at is None
+    assert not known.holding
     assert known.answered([], now=122.0, woke=True).snapshot.instances == (A,)
-    assert known.recheck_at == 242.0
+    assert known.holding
+    assert known.answered([], now=241.9, woke=True).snapshot.instances == (A,)
+    assert known.answered([], now=242.0, woke=True).snapshot.instances == ()
 
 
 def test_the_grace_and_the_quiet_time_can_be_chosen() -> None:
@@ -306,4 +308,4 @@ def test_instances_only_disappear_by_an_answer_and_all_of_them_only_when_that_is
             empties = now
         assert step.snapshot.instances == held
         assert (step.snapshot.freshness is Freshness.STALE) == (empties is not None)
-        assert (known.recheck_at is None) == (empties is None)
+        assert known.holding == (empties is not None)

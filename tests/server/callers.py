@@ -10,7 +10,7 @@ from typing import Self
 
 import httpx2
 
-from chassis.adapters.consul import ConsulAPI, ConsulDiscovery, ConsulOptions
+from chassis.adapters.consul import ConsulAPI, ConsulDiscovery, ConsulDiscoveryOptions, ConsulOptions
 from chassis.core import Snapshot
 
 
@@ -26,7 +26,8 @@ class Callers:
         self._path = path
         self._number = number
         self._stop = threading.Event()
-        self._discovery = ConsulDiscovery(ConsulAPI(ConsulOptions(url=registry)))
+        options = ConsulDiscoveryOptions(idle=0)  # the registry ends with the test
+        self._discovery = ConsulDiscovery(ConsulAPI(ConsulOptions(url=registry)), options)
         self._subscription = self._discovery.subscribe("served", self._update)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 

@@ -13,6 +13,7 @@ from chassis.discovery._composite import CompositeDiscovery
 from chassis.discovery._events import (
     AddressShared,
     Deregistered,
+    DiscoveryExpired,
     DiscoveryRecovered,
     DiscoveryStale,
     EmptyAnswerAccepted,
@@ -26,11 +27,16 @@ from chassis.discovery._events import (
     RegistrationLost,
     RegistrationRefused,
     RegistrationUnreachable,
+    RegistryCrowded,
+    SnapshotFileUnusable,
+    SnapshotRestored,
     WatchFailed,
+    WatchLimitNear,
 )
-from chassis.discovery._last_known_good import LastKnownGood, Step
+from chassis.discovery._last_known_good import LastKnownGood, Step, count_fit
 from chassis.discovery._memory import MemoryDiscovery, MemoryRegistration
 from chassis.discovery._registration import RegistrationMachine, Task, check_registration, readiness
+from chassis.discovery._snapshot_files import SnapshotFile, SnapshotKeeper
 from chassis.discovery._static import StaticDiscovery
 from chassis.discovery._topic import Listening, Topic
 from chassis.discovery._watch_index import ChurnLimit, Wake, WatchIndex
@@ -42,6 +48,7 @@ __all__ = [
     "ChurnLimit",
     "CompositeDiscovery",
     "Deregistered",
+    "DiscoveryExpired",
     "DiscoveryRecovered",
     "DiscoveryStale",
     "EmptyAnswerAccepted",
@@ -60,6 +67,11 @@ __all__ = [
     "RegistrationMachine",
     "RegistrationRefused",
     "RegistrationUnreachable",
+    "RegistryCrowded",
+    "SnapshotFile",
+    "SnapshotFileUnusable",
+    "SnapshotKeeper",
+    "SnapshotRestored",
     "StaticDiscovery",
     "Step",
     "Task",
@@ -67,8 +79,10 @@ __all__ = [
     "Wake",
     "WatchFailed",
     "WatchIndex",
+    "WatchLimitNear",
     "Watches",
     "check_registration",
+    "count_fit",
     "parse_urls",
     "readiness",
 ]

@@ -37,6 +37,20 @@ class DiscoveryStale(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiscoveryExpired(Event):
+    """``subject`` has been stale for longer than was set for it; its instances are still used.
+
+    :param instances: how many are kept.
+    """
+
+    name: ClassVar[str] = "discovery.expired"
+    level: ClassVar[Level] = "error"
+    source: str
+    instances: int
+    stale_for: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiscoveryRecovered(Event):
     """The source answers for ``subject`` again."""
 
@@ -68,6 +82,61 @@ class EmptyAnswerAccepted(Event):
     level: ClassVar[Level] = "warning"
     source: str
     held_for: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotRestored(Event):
+    """The registry is silent, so ``subject`` begins with the instances written down before this process.
+
+    :param instances: how many.
+    :param age: seconds since the registry told of them.
+    """
+
+    name: ClassVar[str] = "discovery.restored"
+    level: ClassVar[Level] = "warning"
+    instances: int
+    age: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotFileUnusable(Event):
+    """The file that keeps the instances of ``subject`` over a restart cannot be used: it is left aside."""
+
+    name: ClassVar[str] = "discovery.file_unusable"
+    level: ClassVar[Level] = "warning"
+    file: str
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchLimitNear(Event):
+    """Most of the blocking queries allowed at the registry ``subject`` are open.
+
+    Services beyond the limit are asked once a second instead.
+
+    :param open: how many are.
+    :param limit: how many may be.
+    """
+
+    name: ClassVar[str] = "discovery.watch_limit_near"
+    level: ClassVar[Level] = "warning"
+    open: int
+    limit: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistryCrowded(Event):
+    """The registry ``subject`` refuses this client further connections.
+
+    Fewer blocking queries are held open for a while; the services they watched are asked once a second.
+
+    :param limit: how many remain.
+    """
+
+    name: ClassVar[str] = "discovery.crowded"
+    level: ClassVar[Level] = "warning"
+    limit: int
+    error: str
 
 
 @dataclass(frozen=True, kw_only=True)

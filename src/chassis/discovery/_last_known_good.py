@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from chassis.core.events import Event
 from chassis.core.instances import Freshness, Instance, Reason, Snapshot, Source, Status
 from chassis.discovery._events import (
+    DiscoveryExpired,
     DiscoveryRecovered,
     DiscoveryStale,
     EmptyAnswerAccepted,
     EmptyAnswerHeld,
     InstancesChanged,
+    SnapshotRestored,
 )
 
 
@@ -35,11 +37,15 @@ class LastKnownGood:
     the source is in trouble: a Consul server that came back blank answers 200 with no instances
     until the agents have registered them again, which takes up to 90 s. So it is believed at once
     only if it came as an ordinary change in quiet times, and otherwise when it has been repeated
-    for ``empty_grace`` seconds.
+    for ``empty_grace`` seconds, or once more after the callers doubted what they were told
+    (:meth:`doubted`).
 
     :param known: what an earlier watch of the service left behind.
     :param empty_grace: seconds after which an empty answer is believed in any case.
     :param quiet_time: seconds without trouble after which times are quiet.
+    :param expire_after: seconds of staleness after which the snapshot is EXPIRED, which keeps its
+        instances; None for never.
+    :param subject: what its events call it; "" for the service's name.
     """
 
     def __init__(
@@ -50,23 +56,43 @@ class LastKnownGood:
         known: Snapshot | None = None,
         empty_grace: float = 120.0,
         quiet_time: float = 60.0,
+        expire_after: float | None = None,
+        subject: str = "",
     ) -> None:
         self._service = service
+        self._subject = subject or service
         self._source = source
         self._empty_grace = empty_grace
         self._quiet_time = quiet_time
+        self._expire_after = expire_after
         self._snapshot = known
         self._answered = known is not None and bool(known.instances)
         self._stale_since: float | None = None
-        if known is not None and known.freshness is Freshness.STALE:
+        if known is not None and known.freshness is not Freshness.FRESH:
             self._stale_since = known.fetched_at
         self._empty_since: float | None = None
+        self._doubted = False
         self._trouble_at: float | None = None
 
     @property
-    def recheck_at(self) -> float | None:
-        """When an empty answer that is held back is to be asked for again; None without one."""
-        return None if self._empty_since is None else self._empty_since + self._empty_grace
+    def snapshot(self) -> Snapshot | None:
+        """How things stand; None before anything is known."""
+        return self._snapshot
+
+    @property
+    def holding(self) -> bool:
+        """Whether an empty answer is held back: the source is to be asked more often."""
+        return self._empty_since is not None
+
+    @property
+    def expires_at(self) -> float | None:
+        """When :meth:`elapsed` has something to do; None for never."""
+        snapshot = self._snapshot
+        if self._expire_after is None or self._stale_since is None or snapshot is None:
+            return None
+        if snapshot.freshness is Freshness.EXPIRED or not snapshot.instances:
+            return None
+        return self._stale_since + self._expire_after
 
     def answered(
         self, instances: Iterable[Instance], *, now: float, woke: bool, empty: Reason = Reason.NOT_REGISTERED
@@ -76,11 +102,11 @@ class LastKnownGood:
         :param woke: whether the answer is an ordinary change, told by the source on its own.
         :param empty: why there are no instances, if there are none.
         """
-        found = tuple(sorted(instances, key=lambda each: each.key))
+        found = _ordered(instances)
         before = self._snapshot
         if not found and before is not None and before.instances and not self._believes_empty(now, woke):
             return self._hold(before, now)
-        fit = sum(each.status in (Status.PASSING, Status.WARNING) for each in found)
+        fit = count_fit(found)
         reason = None if fit else Reason.NO_PASSING if found else empty
         snapshot = Snapshot(
             service=self._service, instances=found, source=self._source, fetched_at=now, reason=reason
@@ -89,7 +115,7 @@ class LastKnownGood:
         if self._stale_since is not None:
             happened.append(
                 DiscoveryRecovered(
-                    subject=self._service,
+                    subject=self._subject,
                     at=now,
                     source=self._source.value,
                     stale_for=now - self._stale_since,
@@ -98,7 +124,7 @@ class LastKnownGood:
         if not found and self._empty_since is not None:
             happened.append(
                 EmptyAnswerAccepted(
-                    subject=self._service,
+                    subject=self._subject,
                     at=now,
                     source=self._source.value,
                     held_for=now - self._empty_since,
@@ -108,7 +134,7 @@ class LastKnownGood:
         if found != known:
             happened.append(
                 InstancesChanged(
-                    subject=self._service,
+                    subject=self._subject,
                     at=now,
                     source=self._source.value,
                     instances=len(found),
@@ -118,6 +144,7 @@ class LastKnownGood:
             )
         self._answered = True
         self._stale_since = self._empty_since = None
+        self._doubted = False
         self._snapshot = snapshot
         changed = before is None or replace(before, fetched_at=now) != snapshot
         return Step(snapshot=snapshot, changed=changed, events=tuple(happened))
@@ -136,15 +163,66 @@ class LastKnownGood:
             before = replace(before, reason=reason)
         return self._stale(before, error, now)
 
+    def restored(self, instances: Iterable[Instance], *, fetched_at: float, now: float) -> Step:
+        """Begin with what an earlier process wrote down, while the source does not answer.
+
+        It is good for nothing once anything better is known.
+
+        :param fetched_at: monotonic seconds of the answer it came from; may be below zero.
+        """
+        found = _ordered(instances)
+        before = self._snapshot
+        if not found or self._answered:
+            before = before or Snapshot(service=self._service, fetched_at=now, reason=Reason.NOT_ASKED_YET)
+            return Step(snapshot=before, changed=False)
+        reason = None if count_fit(found) else Reason.NO_PASSING
+        snapshot = Snapshot(
+            service=self._service,
+            instances=found,
+            source=Source.DISK,
+            freshness=Freshness.STALE,
+            fetched_at=fetched_at,
+            reason=reason,
+        )
+        self._answered = True
+        self._snapshot = snapshot
+        restored = SnapshotRestored(
+            subject=self._subject, at=now, instances=len(found), age=max(0.0, now - fetched_at)
+        )
+        return Step(snapshot=snapshot, changed=True, events=(restored,))
+
+    def doubted(self) -> None:
+        """The callers could not connect to a single instance they were told of.
+
+        So an empty answer that is held back is believed when it comes once more.
+        """
+        self._doubted = self.holding
+
+    def elapsed(self, *, now: float) -> Step | None:
+        """Time has passed: what was stale for too long expires. None if nothing did."""
+        expires_at, before, since = self.expires_at, self._snapshot, self._stale_since
+        if expires_at is None or before is None or since is None or now < expires_at:
+            return None
+        self._snapshot = snapshot = replace(before, freshness=Freshness.EXPIRED)
+        expired = DiscoveryExpired(
+            subject=self._subject,
+            at=now,
+            source=before.source.value,
+            instances=len(before.instances),
+            stale_for=now - since,
+        )
+        return Step(snapshot=snapshot, changed=True, events=(expired,))
+
     def disturbed(self, *, now: float) -> None:
         """The source answers, but has lost its past: for a while its word counts for less."""
         self._trouble_at = now
         # What it said while empty was said by another, so to speak: the grace begins anew.
         self._empty_since = None
+        self._doubted = False
 
     def _believes_empty(self, now: float, woke: bool) -> bool:
         if self._empty_since is not None:
-            return now - self._empty_since >= self._empty_grace
+            return self._doubted or now - self._empty_since >= self._empty_grace
         quiet = self._trouble_at is None or now - self._trouble_at >= self._quiet_time
         return woke and quiet
 
@@ -153,7 +231,7 @@ class LastKnownGood:
             return Step(snapshot=before, changed=False)
         self._empty_since = now
         held = EmptyAnswerHeld(
-            subject=self._service,
+            subject=self._subject,
             at=now,
             source=self._source.value,
             instances=len(before.instances),
@@ -163,17 +241,27 @@ class LastKnownGood:
         return replace(step, events=(*step.events, held))
 
     def _stale(self, before: Snapshot, error: str, now: float) -> Step:
-        snapshot = replace(before, freshness=Freshness.STALE)
+        expired = before.freshness is Freshness.EXPIRED
+        snapshot = before if expired else replace(before, freshness=Freshness.STALE)
         changed = snapshot != self._snapshot
         self._snapshot = snapshot
         if self._stale_since is not None:
             return Step(snapshot=snapshot, changed=changed)
         self._stale_since = now
         stale = DiscoveryStale(
-            subject=self._service,
+            subject=self._subject,
             at=now,
             source=self._source.value,
             instances=len(snapshot.instances),
             error=error,
         )
         return Step(snapshot=snapshot, changed=changed, events=(stale,))
+
+
+def count_fit(instances: Iterable[Instance]) -> int:
+    """How many of them may be called as far as their registry knows."""
+    return sum(each.status in (Status.PASSING, Status.WARNING) for each in instances)
+
+
+def _ordered(instances: Iterable[Instance]) -> tuple[Instance, ...]:
+    return tuple(sorted(instances, key=lambda each: each.key))

@@ -6,7 +6,8 @@
 from typing import TYPE_CHECKING, Any
 
 from chassis.adapters.consul._api import ConsulAPI
-from chassis.adapters.consul._discovery import ConsulDiscovery, ConsulDiscoveryOptions
+from chassis.adapters.consul._discovery import ConsulDiscovery
+from chassis.adapters.consul._discovery_options import ConsulDiscoveryOptions
 from chassis.adapters.consul._errors import (
     ConsulAnswerError,
     ConsulConflict,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ssl
 import threading
 import weakref
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from chassis.adapters.consul._errors import (
+    ConsulError,
     ConsulForbidden,
     ConsulNotFound,
     ConsulUnreachable,
@@ -129,6 +131,24 @@ class ConsulAPI:
         """The address of the servers' leader, or "" if they have none."""
         request = ConsulRequest(method="GET", path=path("status", "leader"))
         return (await self.call(request, lambda body: parse(request.what, body, str))).value
+
+    async def may_read(self, service: str) -> bool | None:
+        """Whether the token may read ``service``; None if Consul does not say.
+
+        An agent before Consul 1.11 answers as if there were no instances where the token may not see
+        them. The question is the one Consul's own web page asks, and no part of its promised API: an
+        agent that does not know it leaves us with None.
+        """
+        asked = [{"Resource": "service", "Access": "read", "Segment": service}]
+        request = ConsulRequest(method="POST", path=path("internal", "acl", "authorize"), content=dump(asked))
+        try:
+            (told,) = (await self.call(request, lambda body: parse(request.what, body, list))).value
+            return bool(told["Allow"])
+        except ConsulError as error:
+            # 401 is an agent without ACLs: everybody may read.
+            return True if error.status == 401 else None
+        except (ValueError, TypeError, KeyError):
+            return None
 
     # this agent's services
 
@@ -301,7 +321,7 @@ class ConsulAPI:
                 request.path,
                 params=_pairs(request.params),
                 content=request.content,
-                headers={"X-Consul-Token": token} if token else None,
+                headers=_headers(token, options.auth),
                 timeout=httpx2.Timeout(options.timeout, connect=options.connect_timeout, read=read),
                 extensions={"sni_hostname": options.tls_server_name} if options.tls_server_name else None,
             )
@@ -314,7 +334,8 @@ class ConsulAPI:
             # A certificate refused in TLS 1.3 is told with the first read, as a bare ssl.SSLError.
             raise ConsulUnreachable(
                 f"Consul at {options.url} did not answer {request.what}: "
-                f"{type(error).__name__}{f': {error}' if str(error) else ''}"
+                f"{type(error).__name__}{f': {error}' if str(error) else ''}",
+                dropped=isinstance(error, httpx2.ReadError | httpx2.WriteError | httpx2.RemoteProtocolError),
             ) from error
 
     def _client(self) -> httpx2.AsyncClient:
@@ -354,6 +375,15 @@ class ConsulAPI:
                 "put the ACL token there and nothing else"
             )
         return token
+
+
+def _headers(token: str, auth: str) -> dict[str, str]:
+    headers = {"X-Consul-Token": token} if token else {}
+    if auth:
+        # A name alone has an empty password, as in Consul's own tools.
+        auth = auth if ":" in auth else f"{auth}:"
+        headers["Authorization"] = f"Basic {base64.b64encode(auth.encode()).decode()}"
+    return headers
 
 
 def _context(options: ConsulOptions) -> ssl.SSLContext | None:

@@ -17,11 +17,19 @@ class ConsulError(DiscoveryError):
 
 
 class ConsulUnreachable(ConsulError):
-    """No answer came: refused, reset or timed out."""
+    """No answer came: refused, reset or timed out.
+
+    :param dropped: whether a connection stood and was closed without a word. An agent that ends does
+        so, and one to which this client has more connections than it grants.
+    """
+
+    def __init__(self, message: str, *, dropped: bool = False) -> None:
+        super().__init__(message)
+        self.dropped = dropped
 
 
 class ConsulUnavailable(ConsulError):
-    """The agent answered with a 5xx: it has no leader, or lost its servers."""
+    """The agent answered with a 5xx: it has no leader, or lost its servers; or 429: it has too much to do."""
 
 
 class ConsulForbidden(ConsulError):
@@ -47,7 +55,7 @@ def status_error(what: str, status: int, body: str) -> ConsulError:
     """The error for an answer that is not 2xx."""
     body = " ".join(body.split())[:300]
     remedy = "; check the ACL token and its policy" if status == 403 else ""
-    kind = ConsulUnavailable if status >= 500 else _ERRORS.get(status, ConsulError)
+    kind = ConsulUnavailable if status >= 500 or status == 429 else _ERRORS.get(status, ConsulError)
     return kind(
         f"Consul answered {status} to {what}: {body or 'no explanation'}{remedy}", status=status, body=body
     )

@@ -18,16 +18,18 @@ class Parsed:
     skipped: tuple[str, ...] = ()
 
 
-def parse_instances(entries: Iterable[Any]) -> Parsed:
+def parse_instances(entries: Iterable[Any], *, priority: int = 0) -> Parsed:
     """The instances in the entries of ``/v1/health/service``; one bad entry drops only itself.
 
     Two entries of one address (a ghost on another agent) are one instance, the healthier of them.
+
+    :param priority: what the instances bear; see :class:`~chassis.core.Instance`.
     """
     found: dict[tuple[str, str, int], Instance] = {}
     skipped: list[str] = []
     for entry in entries:
         try:
-            instance = parse_instance(entry)
+            instance = parse_instance(entry, priority=priority)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             skipped.append(f"{type(error).__name__}: {error}")
             continue
@@ -37,7 +39,7 @@ def parse_instances(entries: Iterable[Any]) -> Parsed:
     return Parsed(instances=tuple(found.values()), skipped=tuple(skipped))
 
 
-def parse_instance(entry: Mapping[str, Any]) -> Instance:
+def parse_instance(entry: Mapping[str, Any], *, priority: int = 0) -> Instance:
     """One entry of ``/v1/health/service``.
 
     The status is judged here and not by asking for passing instances only, because that would hide
@@ -71,6 +73,7 @@ def parse_instance(entry: Mapping[str, Any]) -> Instance:
         scheme=scheme,
         zone=meta.get("zone") or str((node.get("Meta") or {}).get("zone") or ""),
         datacenter=str(node.get("Datacenter") or ""),
+        priority=priority,
         tags=tuple(str(tag) for tag in service.get("Tags") or ()),
         meta=meta,
         weight=_weight(service.get("Weights") or {}, status),

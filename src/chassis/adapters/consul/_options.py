@@ -16,6 +16,7 @@ class ConsulOptions:
     :param url: ``http://host:port`` or ``https://host:port`` of the agent's HTTP API.
     :param token: ACL token; sent in a header, never in a URL, and never shown.
     :param token_file: file holding the token, read again when Consul refuses the one in hand.
+    :param auth: ``user:password`` for a proxy before the agent that asks for them; never shown.
     :param datacenter: the datacenter asked; "" for the agent's own.
     :param ca: file or folder of the certificates to trust, for https.
     :param certificate: file with the client's certificate chain, for mutual TLS.
@@ -30,6 +31,7 @@ class ConsulOptions:
     url: str = "http://127.0.0.1:8500"
     token: str = field(default="", repr=False)
     token_file: str = ""
+    auth: str = field(default="", repr=False)
     datacenter: str = ""
     ca: str = ""
     certificate: str = ""
@@ -59,7 +61,7 @@ class ConsulOptions:
         """The options that Consul's own environment variables describe.
 
         ``CONSUL_HTTP_ADDR`` (with or without a scheme), ``CONSUL_HTTP_SSL``, ``CONSUL_HTTP_TOKEN``,
-        ``CONSUL_HTTP_TOKEN_FILE``, ``CONSUL_HTTP_SSL_VERIFY``, ``CONSUL_CACERT``, ``CONSUL_CAPATH``,
+        ``CONSUL_HTTP_TOKEN_FILE``, ``CONSUL_HTTP_AUTH``, ``CONSUL_HTTP_SSL_VERIFY``, ``CONSUL_CACERT``, ``CONSUL_CAPATH``,
         ``CONSUL_CLIENT_CERT``, ``CONSUL_CLIENT_KEY``, ``CONSUL_TLS_SERVER_NAME``. As in Consul's own
         tools a token file wins over a token, and a scheme in the address over ``CONSUL_HTTP_SSL``.
 
@@ -81,6 +83,7 @@ class ConsulOptions:
             url=address.rstrip("/"),
             token="" if token_file else get("CONSUL_HTTP_TOKEN"),
             token_file=token_file,
+            auth=get("CONSUL_HTTP_AUTH"),
             ca=get("CONSUL_CACERT") or get("CONSUL_CAPATH"),
             certificate=get("CONSUL_CLIENT_CERT"),
             key=get("CONSUL_CLIENT_KEY"),

@@ -47,6 +47,7 @@ class ConsulAnswer(Generic[T]):
     :param known_leader: whether the servers have a leader; without one the value may be old.
     :param last_contact: seconds since the answering server last heard from the leader.
     :param acl_filtered: whether the token kept something from sight (Consul 1.11 and later).
+    :param age: seconds since the agent's cache lost its servers; 0 if it did not, or was not asked.
     """
 
     value: T
@@ -54,6 +55,7 @@ class ConsulAnswer(Generic[T]):
     known_leader: bool = True
     last_contact: float = 0.0
     acl_filtered: bool = False
+    age: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +117,7 @@ def answer(value: T, headers: Mapping[str, str]) -> ConsulAnswer[T]:
         known_leader=headers.get("x-consul-knownleader", "true").lower() != "false",
         last_contact=_whole(headers.get("x-consul-lastcontact")) / 1000,
         acl_filtered=headers.get("x-consul-results-filtered-by-acls", "").lower() == "true",
+        age=_whole(headers.get("age")),
     )
 
 
