@@ -91,10 +91,12 @@ class Pipeline(Policy):
         return {"order": self.order(), "policies": described}
 
     async def run(self, operation: Operation[T]) -> T:
-        return await self._run(operation)
+        result: T = await self._run(operation)
+        return result
 
     def run_sync(self, operation: Callable[[], T]) -> T:
-        return self._run_sync(operation)
+        result: T = self._run_sync(operation)
+        return result
 
     def guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
         for policy in reversed(self.policies):
@@ -116,10 +118,12 @@ class Pipeline(Policy):
         return bound
 
     def begin(self, start: Callable[[], Stream]) -> Stream:
-        return self._begin(start)
+        stream: Stream = self._begin(start)
+        return stream
 
     async def begin_async(self, start: Operation[Stream]) -> Stream:
-        return await self._begin_async(start)
+        stream: Stream = await self._begin_async(start)
+        return stream
 
 
 def _compose(methods: Sequence[Callable[[Callable[[], Any]], Any]]) -> Callable[[Callable[[], Any]], Any]:
@@ -147,7 +151,7 @@ class _Doubt:
         return f"{self.inner} stands inside {self.outer}: {self.reason}; {self.remedy}"
 
 
-_FIRST_INSIDE_SECOND = {
+_FIRST_INSIDE_SECOND: Mapping[tuple[Role | None, Role | None], tuple[str, str]] = {
     (Role.RETRY, Role.BREAKER): (
         "all attempts of a call are one vote, and the breaker stops none of them",
         "put the retry outside the breaker",
@@ -170,13 +174,13 @@ _FIRST_INSIDE_SECOND = {
         "the breaker takes its answers for successes and never opens",
         "put the fallback outermost",
     ),
-    (Role.BULKHEAD, Role.RETRY): (
-        "every attempt takes, and waits for, a place of its own",
-        "put the bulkhead outside the retry",
+    (Role.QUEUE, Role.RETRY): (
+        "every attempt waits in the queue anew",
+        "put the bulkhead outside the retry, or give it no queue",
     ),
-    (Role.BULKHEAD, Role.HEDGE): (
-        "every call takes two places when it is slow, that is when they are few",
-        "put the bulkhead outside the hedge",
+    (Role.QUEUE, Role.HEDGE): (
+        "a slow call waits in the queue twice",
+        "put the bulkhead outside the hedge, or give it no queue",
     ),
 }
 """Pairs of policies where the first defeats itself or the second, and what to do."""
@@ -190,16 +194,17 @@ _UNSEEN = (
 def _doubts(policies: Sequence[Policy]) -> Iterator[_Doubt]:
     """What is wrong with this order; pairs within one nested pipeline have been told by that."""
     flat = list(_flat(policies))
+    roles = [policy.role for policy, _ in flat]
     for at, (outer, outer_part) in enumerate(flat):
-        between: set[Role | None] = set()
-        for inner, inner_part in flat[at + 1 :]:
-            found = _FIRST_INSIDE_SECOND.get((inner.role, outer.role)) if inner.role and outer.role else None
-            if outer.role is Role.TIMEOUT and inner.role is Role.BREAKER:
+        for below, (inner, inner_part) in enumerate(flat[at + 1 :], at + 1):
+            found = _FIRST_INSIDE_SECOND.get((inner.role, outer.role))
+            if (
+                (outer.role, inner.role) == (Role.TIMEOUT, Role.BREAKER)
                 # Around a retry it is the time of the whole; else it is meant for what it surrounds.
-                inside = flat[[each for each, _ in flat].index(inner) + 1 :]
-                if Role.RETRY not in between and all(each.role is not Role.TIMEOUT for each, _ in inside):
-                    found = _UNSEEN
-            between.add(inner.role)
+                and Role.RETRY not in roles[at:below]
+                and Role.TIMEOUT not in roles[below:]
+            ):
+                found = _UNSEEN
             if found is not None and outer_part != inner_part:
                 yield _Doubt(_label(outer), _label(inner), *found)
 

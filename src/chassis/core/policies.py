@@ -12,7 +12,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from enum import Enum
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from chassis.core.outcomes import Classifier, Outcome
 
@@ -31,6 +31,8 @@ class Role(Enum):
     SHEDDING = "shedding"
     RATE_LIMIT = "rate limit"
     BULKHEAD = "bulkhead"
+    QUEUE = "queue"
+    """A bulkhead in which callers wait."""
     RETRY = "retry"
     HEDGE = "hedge"
     BREAKER = "breaker"
@@ -44,7 +46,7 @@ class Policy(ABC):
     """
 
     name: str
-    role: ClassVar[Role | None] = None
+    role: Role | None = None
     """What a pipeline goes by when it judges its order; None where any place will do."""
 
     @abstractmethod

@@ -60,6 +60,8 @@ class Bulkhead(Admission):
         self.name = name
         self.classify = classify_error
         self._defaults = self._options = replace(options or BulkheadOptions(), **given)
+        if self._options.queue:
+            self.role = Role.QUEUE
         self._clock = clock
         self._machine = _machine_for(self._options)
         self._bus = bus
