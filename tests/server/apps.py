@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -21,6 +22,16 @@ def fastapi_app() -> Any:
     @app.get("/work")
     async def work() -> dict[str, bool]:
         await asyncio.sleep(0.02)
+        return {"done": True}
+
+    @app.get("/slow")
+    async def slow() -> dict[str, bool]:
+        await asyncio.sleep(1.5)
+        return {"done": True}
+
+    @app.get("/block")
+    async def block() -> dict[str, bool]:
+        time.sleep(3.0)  # as code does that was not written for an event loop
         return {"done": True}
 
     @app.get("/events")

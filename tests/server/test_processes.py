@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,14 @@ def start(registry: str) -> Iterator[Any]:
     with ExitStack() as stack:
 
         def begin(
-            server: str, app: str, *, workers: int = 1, drain: float = 0.5, level: str = "warning"
+            server: str,
+            app: str,
+            *,
+            workers: int = 1,
+            drain: float = 0.5,
+            level: str = "warning",
+            ttl: float = 15.0,
+            registry: str = registry,
         ) -> tuple[ManagedProcess, int]:
             port = free_port()
             commands = {
@@ -64,6 +73,7 @@ def start(registry: str) -> Iterator[Any]:
                         "CONSUL_HTTP_ADDR": registry,
                         "CHASSIS_SERVER__DRAIN": str(drain),
                         "CHASSIS_LOGS__LEVEL": level,
+                        "CHASSIS_HEARTBEAT__TTL": str(ttl),
                     },
                 )
             )
@@ -78,6 +88,7 @@ def passing(registry: str) -> list[int]:
     return [entry["Service"]["Port"] for entry in entries]
 
 
+@pytest.mark.integration  # for its time
 @pytest.mark.parametrize(
     ("server", "app", "workers"),
     [
@@ -91,7 +102,7 @@ def passing(registry: str) -> list[int]:
 def test_case_22_an_instance_stopped_under_load_costs_no_caller_an_error(
     registry: str, start: Any, server: str, app: str, workers: int
 ) -> None:
-    stopping, _ = start(server, app, workers=workers)
+    stopping, _ = start(server, app, workers=workers, level="info")
     _, other = start(server, app)
     with Callers(registry) as callers:
         wait_until(lambda: callers.good > 100, 20, "load")
@@ -103,6 +114,18 @@ def test_case_22_an_instance_stopped_under_load_costs_no_caller_an_error(
     assert callers.bad == {}
     assert took < 6
     assert passing(registry) == [other]
+    assert drained_in_order(stopping.output, workers)
+
+
+def drained_in_order(output: str, workers: int = 1) -> bool:
+    """Whether each worker told of its steps, and all of them of each step before the next one."""
+    steps = ["service.draining", "registration.ended", "service.stopping", "process.stopped"]
+    told = [re.findall("|".join(map(re.escape, steps)), line) for line in output.splitlines()]
+    seen = [step for line in told for step in line[:1]]
+    # Who is not the last of several workers leaves the registration to the others.
+    assert seen.count("registration.ended") >= 1, output
+    assert [seen.count(step) for step in steps if step != "registration.ended"] == [workers] * 3, output
+    return workers > 1 or seen == steps
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "granian", "chassis"])
@@ -153,20 +176,85 @@ def _connects(port: int) -> bool:
     return True
 
 
-def test_two_workers_are_one_registration(registry: str, start: Any) -> None:
+def test_case_40_two_workers_are_one_registration(registry: str, start: Any) -> None:
     process, _ = start("chassis", "fastapi", workers=2, level="info")
     wait_until(lambda: process.output.count("registration.confirmed") == 2, 10, "both workers to register")
     assert len(passing(registry)) == 1
 
 
-def test_a_second_sigterm_skips_the_drain(start: Any) -> None:
-    process, port = start("uvicorn", "fastapi", drain=30)
-    process.signal(15)
-    wait_until(lambda: httpx2.get(f"http://127.0.0.1:{port}/readyz").status_code == 503, 5, "the drain")
-    began = time.monotonic()
-    process.signal(15)
+@pytest.mark.parametrize("server", ["uvicorn", "chassis"])
+def test_a_second_sigterm_skips_the_drain_and_cuts_no_request(start: Any, server: str) -> None:
+    """Nor does a third one: what is in flight is finished."""
+    process, port = start(server, "fastapi", drain=30, level="info")
+    with ThreadPoolExecutor() as threads:
+        process.signal(15)
+        wait_until(lambda: httpx2.get(f"http://127.0.0.1:{port}/readyz").status_code == 503, 5, "the drain")
+        slow = threads.submit(httpx2.get, f"http://127.0.0.1:{port}/slow", timeout=10)
+        time.sleep(0.3)  # it is on its way
+        began = time.monotonic()
+        process.signal(15)
+        wait_until(lambda: "service.stopping" in process.output, 5, "the drain to be skipped")
+        process.signal(15)
+        assert slow.result().json() == {"done": True}
     process.wait(10)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 6
+    assert drained_in_order(process.output)
+
+
+@pytest.mark.integration  # for its time
+def test_case_21_no_ghost_is_left_when_a_heartbeat_meets_the_end(registry: str, start: Any) -> None:
+    process, _ = start("chassis", "fastapi", ttl=0.3, drain=0)
+    assert process.terminate(timeout=15) == 0
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        assert registered(registry) == {}
+        time.sleep(0.05)
+
+
+@pytest.mark.integration  # for its time
+@pytest.mark.parametrize(("server", "app"), [("uvicorn", "fastapi"), ("chassis", "flask")])
+def test_case_23_a_registry_that_hangs_delays_the_end_by_its_cap_alone(
+    start: Any, server: str, app: str
+) -> None:
+    with ManagedProcess.python("-m", "chassis.cli", "dev", "--port", "0") as hung:
+        process, _ = start(
+            server, app, level="info", registry=hung.wait_for_json("address", timeout=20)["address"]
+        )
+        hung.pause()
+        began = time.monotonic()
+        process.terminate(timeout=15)
+        took = time.monotonic() - began
+        hung.resume()
+    assert 3 < took < 3 + 0.5 + 4, process.output
+    assert "did not answer within 3 s" in process.output
+    assert drained_in_order(process.output)
+
+
+@pytest.mark.integration  # for its time
+def test_case_20_an_instance_whose_loop_is_blocked_is_critical_until_the_next_beat(
+    registry: str, start: Any
+) -> None:
+    process, port = start("uvicorn", "fastapi", ttl=1.5, level="info")
+    with ThreadPoolExecutor() as threads:
+        blocked = threads.submit(httpx2.get, f"http://127.0.0.1:{port}/block", timeout=10)
+        wait_until(lambda: registered(registry)[port][0] == "warning", 3, "the warning")
+        wait_until(lambda: registered(registry)[port][0] == "critical", 3, "the verdict")
+        assert "the event loop has not answered for" in registered(registry)[port][1]
+        assert not blocked.done()
+        blocked.result()
+    wait_until(lambda: registered(registry)[port] == ("passing", "ready"), 1.5, "the next beat")
+    assert process.output.count("service.loop_blocked") == 1
+    assert process.output.count("service.loop_recovered") == 1
+
+
+def registered(registry: str) -> dict[int, tuple[str, str]]:
+    """Status and note of each registered instance's heartbeat, by port."""
+    checks = httpx2.get(f"{registry}/v1/agent/checks").json()
+    return {
+        int(each["ServiceID"].rpartition(":")[2]): (each["Status"], each["Output"])
+        for each in checks.values()
+        if each["ServiceName"] == "served"
+    }
 
 
 def test_the_ready_line_is_printed_once_for_all_workers(start: Any) -> None:

@@ -112,8 +112,9 @@ def _run(
     assignments: tuple[str, ...],
 ) -> None:
     try:
-        from granian import Granian
         from granian.constants import Interfaces
+
+        from chassis.cli._granian import HurriedGranian
     except ModuleNotFoundError as error:
         raise ImportError("chassis run needs granian: pip install 'chassis-kit[serve]'") from error
     from chassis.service import local_options
@@ -124,7 +125,7 @@ def _run(
     try:
         if workers > 1:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
-        server = Granian(
+        server = HurriedGranian(
             "chassis",  # unused: the loader below makes the application
             address=host,
             port=port,

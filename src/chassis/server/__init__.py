@@ -6,9 +6,16 @@ its twin for WSGI.
 
 from chassis.server._edge import ServerEdge
 from chassis.server._endpoints import Endpoints
-from chassis.server._events import AnnouncementFailed
+from chassis.server._events import (
+    AnnouncementFailed,
+    Draining,
+    LoopBlocked,
+    LoopRecovered,
+    Stopping,
+)
 from chassis.server._lifecycle import Hooks, Lifecycle
 from chassis.server._listen import Address
+from chassis.server._loop_watch import LoopWatch
 from chassis.server._options import ServerOptions
 from chassis.server._problem import CONTENT_TYPE as PROBLEM_TYPE
 from chassis.server._problem import problem_for
@@ -20,11 +27,16 @@ __all__ = [
     "ROUTE",
     "Address",
     "AnnouncementFailed",
+    "Draining",
     "Endpoints",
     "Hooks",
     "Lifecycle",
+    "LoopBlocked",
+    "LoopRecovered",
+    "LoopWatch",
     "ServerEdge",
     "ServerOptions",
+    "Stopping",
     "WSGIEdge",
     "WSGILifecycle",
     "problem_for",

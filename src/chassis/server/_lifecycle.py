@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from chassis.core import events
 from chassis.server._asgi_types import ASGIApp, Message, Receive, Scope, Send
+from chassis.server._drain import Drain
 from chassis.server._events import AnnouncementFailed
 from chassis.server._listen import Address, find_own_address
 
@@ -67,11 +68,18 @@ class Lifecycle:
         self.stopping = asyncio.Event()
         """Set when draining is over; handlers of long streams may wait for it."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._skip_drain = asyncio.Event()
+        self._drain = Drain(service, hooks.drain)
+
+    def _anew(self) -> None:
+        """A test client serves the same application's lifespan more than once."""
+        self.draining = False
+        self.stopping = asyncio.Event()
+        self._drain = Drain(self._service, self._hooks.drain)
 
     async def lifespan(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the server's lifespan, with the application's own inside."""
         await receive()
+        self._anew()
         inner = _InnerLifespan(app, scope)
         try:
             await self._hooks.start()
@@ -93,6 +101,7 @@ class Lifecycle:
 
     async def begin(self) -> None:
         """Start, for a framework that serves the lifespan itself."""
+        self._anew()
         await self._hooks.start()
         self._await_listener()
 
@@ -107,9 +116,8 @@ class Lifecycle:
 
     async def _end_serving(self) -> None:
         # A server that was not stopped by SIGTERM (Ctrl-C, a test client) comes here undrained.
-        if not self.draining:
-            self.draining = True
-            await self._hooks.drain()
+        self.draining = True
+        await self._drain.left()
         self.stopping.set()
         for task in list(self._tasks):
             task.cancel()
@@ -137,17 +145,15 @@ class Lifecycle:
 
     def _on_sigterm(self, previous: Any) -> None:
         if self.draining:
-            # Asked a second time: no more waiting.
-            self._skip_drain.set()
+            # Asked a second time: no more waiting. A third time changes nothing, as what is in flight
+            # is finished in any case.
+            self._drain.hurry()
             return
         self.draining = True
-        self._spawn(self._drain(previous))
+        self._spawn(self._drain_and_stop(previous))
 
-    async def _drain(self, previous: Any) -> None:
-        await self._hooks.drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._drain_seconds()):
-                await self._skip_drain.wait()
+    async def _drain_and_stop(self, previous: Any) -> None:
+        await self._drain.run(self._drain_seconds())
         self.stopping.set()
         for stream in list(self.event_streams):
             # The client may be gone already; the others still want their end.
@@ -162,12 +168,15 @@ class Lifecycle:
 
 
 def _hand_over(previous: Any) -> None:
-    """Let the server stop itself."""
+    """Let the server stop itself.
+
+    Our handler stays where it is: a further SIGTERM must not end the process by its default action
+    while requests are in flight.
+    """
     if hasattr(getattr(previous, "__self__", None), "should_exit"):
         previous(signal.SIGTERM, None)  # uvicorn's own handler
         return
     # granian has the same handler on SIGINT, so its own need not be known.
-    asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
     signal.raise_signal(signal.SIGINT)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
 import signal
@@ -13,6 +12,7 @@ from typing import Any
 
 from chassis.background import Job, background
 from chassis.core import events
+from chassis.server._drain import Drain
 from chassis.server._events import AnnouncementFailed
 from chassis.server._lifecycle import Hooks
 from chassis.server._listen import Address, find_own_address
@@ -77,6 +77,8 @@ class WSGILifecycle:
 
     def _arm(self) -> None:
         self._started = None
+        self._drain = Drain(self._service, self._hooks.drain)
+        self._drained = False
         self.draining = False
         self.address = None
         self._take_sigterm()
@@ -100,18 +102,23 @@ class WSGILifecycle:
             signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def _on_sigterm(self, number: int, frame: Any) -> None:
-        if self.draining or self._started is None:
-            # Asked a second time, by us when draining is over or by somebody in a hurry.
+        if self._drained or self._started is None:
             self._hand_over(number, frame)
-            return
-        self.draining = True
-        # Not in the handler: the worker goes on serving while it drains.
-        background.start(self._drain, name="drain")
+        elif self.draining:
+            # Asked a second time: no more waiting.
+            background.start(self._hurry, name="hurry")
+        else:
+            self.draining = True
+            # Not in the handler: the worker goes on serving while it drains.
+            background.start(self._drain_and_stop, name="drain")
 
-    async def _drain(self) -> None:
-        await self._hooks.drain()
-        await asyncio.sleep(self._drain_seconds())
+    async def _drain_and_stop(self) -> None:
+        await self._drain.run(self._drain_seconds())
+        self._drained = True
         os.kill(os.getpid(), signal.SIGTERM)
+
+    async def _hurry(self) -> None:
+        self._drain.hurry()
 
     def _hand_over(self, number: int, frame: Any) -> None:
         if callable(self._previous):
@@ -127,9 +134,8 @@ class WSGILifecycle:
             self._announcing.cancel()
 
         async def stop() -> None:
-            if not self.draining:
-                self.draining = True
-                await self._hooks.drain()
+            self.draining = True
+            await self._drain.left()
             await self._hooks.stop()
 
         try:

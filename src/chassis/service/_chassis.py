@@ -224,6 +224,16 @@ class Chassis:
         """Add a health check; see :meth:`chassis.health.Health.check`."""
         self._runtime.health.check(name, function, critical=critical, ttl=ttl)
 
+    def maintenance(self, reason: str | None) -> None:
+        """Ask that no caller be sent to this instance for ``reason``, or end that with None.
+
+        It goes on running and answering who calls it all the same; the registry names it as under
+        maintenance. Any thread; returns at once, and :meth:`describe` shows when it holds. It is told
+        again if the registry lost the registration, and ends with the registration. Any worker of the
+        same address may end it. What an operator set is theirs to end.
+        """
+        self._runtime.maintenance(reason)
+
     @property
     def stopping(self) -> asyncio.Event:
         """Set when draining is over; a handler of a long stream may wait for it."""

@@ -26,6 +26,7 @@ from chassis.core import (
     Level,
     PolicyRegistry,
     Registrar,
+    Status,
     events,
     monotonic,
     policies,
@@ -36,7 +37,7 @@ from chassis.discovery import CompositeDiscovery, StaticDiscovery, parse_urls
 from chassis.health import Health, State
 from chassis.metrics import register_gauge
 from chassis.secrets import FileSecrets, SecretStore
-from chassis.server import Address, ServerOptions
+from chassis.server import Address, LoopWatch, ServerOptions
 from chassis.service._options import KNOWN, PREFIX, TABLE, ChassisOptions
 from chassis.service._registration import SharedRegistration, register
 from chassis.service._telemetry import Telemetry
@@ -113,6 +114,8 @@ class Runtime:
         self._consul: ConsulAPI | None = None
         self._telemetry: Telemetry | None = None
         self._registration: SharedRegistration | None = None
+        self._maintenance: str | None = None
+        self._loop_watch: LoopWatch | None = None
         self._told_unknown: set[str] = set()
         self._checking: asyncio.Task[None] | None = None
         self._undo: list[Callable[[], None]] = []
@@ -125,6 +128,7 @@ class Runtime:
         self._checking = None
         self._telemetry = None
         self._registration = None
+        self._loop_watch = None
 
     @property
     def options(self) -> ChassisOptions:
@@ -233,16 +237,39 @@ class Runtime:
             registrar = ConsulRegistrar(self._consul, self.options.heartbeat)
         if registrar is not None and options.enabled:
             url = self._consul.options.url if self._consul is not None else "http://127.0.0.1"
+            if not background.here():
+                # This is the loop that serves requests. A WSGI server has none.
+                self._loop_watch = LoopWatch(
+                    self.service, asyncio.get_running_loop(), ttl=self.options.heartbeat.ttl
+                )
             self._registration = await register(
-                registrar, self.service, address, options, self.health.readiness, url
+                registrar, self.service, address, options, self._readiness, url
             )
+            if self._maintenance is not None:
+                self._registration.registered.maintenance(self._maintenance)
             await self._confirmed()
         for listener in self.ready_listeners:
             listener(self.service, address)
 
+    def _readiness(self) -> tuple[Status, str]:
+        """What a heartbeat carries: the health's word, or the event loop's where that is worse."""
+        status, note = self.health.readiness()
+        watch = self._loop_watch
+        return (status, note) if watch is None else watch.temper(status, note)
+
+    def maintenance(self, reason: str | None) -> None:
+        """Ask that nobody be sent here for ``reason``, or end that with None; see ``Registered``."""
+        self._maintenance = reason
+        if self._registration is not None:
+            self._registration.registered.maintenance(reason)
+
     async def drain(self) -> None:
         """Leave the registry. Bounded, and raises nothing."""
         self.health.state = State.DRAINING
+        if self._loop_watch is not None:
+            self._loop_watch.stop()
+            self._loop_watch = None
+        self._maintenance = None
         registration, self._registration = self._registration, None
         if registration is not None:
             await registration.leave()
@@ -367,7 +394,7 @@ class Runtime:
         }
         described["configuration"] = self.configuration.describe()
         if self._registration is not None:
-            described["registration"] = {"confirmed": self._registration.registered.confirmed}
+            described["registration"] = self._registration.registered.describe()
         if self._telemetry is not None:
             described["telemetry"] = self._telemetry.describe()
         return described
