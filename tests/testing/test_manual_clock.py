@@ -15,6 +15,12 @@ from chassis.testing import ManualClock, ScriptedDependency, assert_state
 from tests.support.waiting import wait_until
 
 
+async def turns() -> None:
+    """Let every task go on until it waits for something."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 def test_it_goes_only_when_told_to() -> None:
     """Two looks without an advance between them show the same."""
     clock = ManualClock(50.0)
@@ -89,10 +95,10 @@ async def test_without_auto_advance_a_task_sleeps_until_its_time_has_come() -> N
         woken.append(name)
 
     tasks = [asyncio.create_task(sleeper("late", 2.0)), asyncio.create_task(sleeper("early", 1.0))]
-    while clock.sleepers < 2:
-        await asyncio.sleep(0)
+    await turns()
+    assert clock.sleepers == 2
     clock.advance(0.5)
-    await asyncio.sleep(0)
+    await turns()
     assert woken == []
     clock.advance(5.0)
     await asyncio.gather(*tasks)
@@ -105,8 +111,8 @@ async def test_a_sleeper_that_was_cancelled_is_no_sleeper() -> None:
     """Nothing is left behind to be woken."""
     clock = ManualClock(auto_advance=False)
     task = asyncio.create_task(clock.sleep_async(1.0))
-    while not clock.sleepers:
-        await asyncio.sleep(0)
+    await turns()
+    assert clock.sleepers == 1
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

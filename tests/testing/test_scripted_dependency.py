@@ -87,9 +87,11 @@ async def test_a_call_hangs_until_it_is_released() -> None:
     dependency = ScriptedDependency(Hang(then="at last"), Hang(then=ConnectionError))
     first = asyncio.create_task(dependency.call_async())
     second = asyncio.create_task(dependency.call_async())
-    while dependency.hanging < 2:
+    for _ in range(20):
         await asyncio.sleep(0)
-    assert dependency.in_flight == dependency.most_in_flight == 2
+    assert not first.done()
+    assert not second.done()
+    assert dependency.hanging == dependency.in_flight == dependency.most_in_flight == 2
     dependency.release()
     assert await first == "at last"
     with pytest.raises(ConnectionError):
