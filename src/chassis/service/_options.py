@@ -17,14 +17,18 @@ from chassis.tracing import TracingOptions
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceLocation:
-    """Where a service is when no registry need be asked.
+    """Where one service is, and how it is looked for.
 
-    :param urls: ``http://host:port`` each; a plain string stands for a comma-separated list.
+    :param urls: ``http://host:port`` each, when no registry need be asked; a plain string stands for a
+        comma-separated list.
+    :param discovery: what holds for this service in place of ``chassis.discovery``, e.g. ``tags`` or
+        ``datacenters``.
     """
 
     settings_shorthand: ClassVar[str] = "urls"
 
-    urls: tuple[str, ...]
+    urls: tuple[str, ...] = ()
+    discovery: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,7 @@ class WorkerOptions:
 class ChassisOptions:
     """The ``[chassis]`` table, and the variables that begin with ``CHASSIS_``.
 
-    :param services: where services are, by name; they win over the registry.
+    :param services: by name where services are, which wins over the registry, and how they are looked for.
     :param policies: options of named policies, e.g. ``"breaker:payments"``; they take effect while
         the process runs.
     :param required: systems that must answer within 30 s at start: ``consul``, ``vault``. Without

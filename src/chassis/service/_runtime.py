@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from chassis.adapters.consul import ConsulAPI, ConsulDiscovery, ConsulOptions, ConsulRegistrar
+from chassis.adapters.consul import (
+    ConsulAPI,
+    ConsulDiscovery,
+    ConsulDiscoveryOptions,
+    ConsulOptions,
+    ConsulRegistrar,
+)
 from chassis.background import background
 from chassis.client import ServiceUpstreams, check_service_name
 from chassis.config import Configuration, apply
@@ -38,6 +44,7 @@ from chassis.health import Health, State
 from chassis.metrics import register_gauge
 from chassis.secrets import FileSecrets, SecretStore
 from chassis.server import Address, LoopWatch, ServerOptions
+from chassis.service._discovery_gauges import register_discovery_gauges
 from chassis.service._options import KNOWN, PREFIX, TABLE, ChassisOptions
 from chassis.service._registration import SharedRegistration, register
 from chassis.service._telemetry import Telemetry
@@ -112,6 +119,7 @@ class Runtime:
         self._registrar = registrar
         self._bootstrap: _Bootstrap | None = None
         self._consul: ConsulAPI | None = None
+        self._consul_discovery: ConsulDiscovery | None = None
         self._telemetry: Telemetry | None = None
         self._registration: SharedRegistration | None = None
         self._maintenance: str | None = None
@@ -189,13 +197,32 @@ class Runtime:
             for name, each in options.services.items():
                 origin = self._options.origin(("services", name))
                 parse_urls(name, each.urls, setting=f"{TABLE}.services.{name}", origin=origin)
-                located[name] = each.urls
+                if each.urls:
+                    located[name] = each.urls
             sources: list[Discovery] = [StaticDiscovery(located)]
+            services = self._consul_options(options)
             if self._consul is not None:
-                sources.append(ConsulDiscovery(self._consul, options.discovery))
+                self._consul_discovery = ConsulDiscovery(self._consul, options.discovery, services=services)
+                sources.append(self._consul_discovery)
             sources.append(DNSDiscovery())
             self._discovery = CompositeDiscovery(sources)
         return self._discovery
+
+    def _consul_options(self, options: ChassisOptions) -> dict[str, ConsulDiscoveryOptions]:
+        """How Consul is asked for the services that have settings of their own."""
+        return {
+            name: apply(
+                options.discovery,
+                each.discovery,
+                setting=f"{TABLE}.services.{name}.discovery",
+                origin=functools.partial(self._service_origin, name),
+            )
+            for name, each in options.services.items()
+            if each.discovery
+        }
+
+    def _service_origin(self, service: str, path: tuple[str, ...]) -> str:
+        return self._options.origin(("services", service, "discovery", *path))
 
     # the lifecycle's hooks
 
@@ -225,6 +252,12 @@ class Runtime:
                 "1 while a circuit breaker is open or half-open, else 0.",
                 ["breaker"],
                 self._breaker_gauge,
+            )
+        )
+        consul = self._consul_discovery
+        self._undo.append(
+            register_discovery_gauges(
+                self._discover().describe, dict if consul is None else consul.describe
             )
         )
         self.health.state = State.READY
@@ -282,6 +315,8 @@ class Runtime:
         while self._undo:
             self._undo.pop()()
         self.upstreams.close()
+        if self._consul_discovery is not None:
+            await background.run(self._consul_discovery.aclose, name="discovery")
         await self.configuration.stop()
         await self._secrets.aclose()
         if self._consul is not None:

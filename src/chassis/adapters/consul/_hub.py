@@ -145,6 +145,7 @@ class SharedWatch:
                 if not _is_crowded(error, monotonic() - asked_at):
                     raise
                 self._give_back()
+                self._churn.delay(monotonic())
                 if self._slots.crowded(now=monotonic()):
                     limit = self._slots.ceiling
                     events.emit(RegistryCrowded(subject=repr(self._api), limit=limit, error=str(error)))

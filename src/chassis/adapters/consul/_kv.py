@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from chassis.adapters.consul._api import ConsulAPI
+from chassis.adapters.consul._hub import hub
 from chassis.adapters.consul._protocol import ConsulAnswer, KVEntry
 from chassis.adapters.consul._watch import observe
 from chassis.config import Absent, Found, Reading, Unreachable
@@ -50,11 +51,17 @@ class ConsulKV:
         async def query(index: int | None) -> ConsulAnswer[tuple[KVEntry, ...]]:
             return await self._api.kv_get(self._key, index=index, wait=self._wait)
 
-        async with contextlib.aclosing(observe(query, max_stale=self._max_stale)) as observations:
-            async for each in observations:
-                if each.answer is None:
-                    yield Unreachable(str(each.error))
-                elif each.answer.value:
-                    yield Found(each.answer.value[0].value)
-                else:
-                    yield Absent()
+        # It holds a connection like any watch, and cannot do without.
+        slots = hub.slots
+        slots.reserve()
+        try:
+            async with contextlib.aclosing(observe(query, max_stale=self._max_stale)) as observations:
+                async for each in observations:
+                    if each.answer is None:
+                        yield Unreachable(str(each.error))
+                    elif each.answer.value:
+                        yield Found(each.answer.value[0].value)
+                    else:
+                        yield Absent()
+        finally:
+            slots.give_back()

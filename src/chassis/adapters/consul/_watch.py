@@ -35,9 +35,8 @@ async def observe(
 ) -> AsyncGenerator[Observation[T], None]:
     """Ask ``query`` for ever, and yield what comes.
 
-    It is called with the index to wait on, or None for an answer at once. Answers follow each other
-    at most once a second after a burst of three; after an error the next question waits longer
-    each time. Close the iterator to end it (:func:`contextlib.aclosing`).
+    It is called with the index to wait on, or None for an answer at once. Questions follow each other
+    at most once a second after a burst of three; after an error the next one waits longer each time. Close the iterator to end it (:func:`contextlib.aclosing`).
 
     :param max_stale: seconds since the answering server last heard from the leader, or the agent's
         cache from a server, beyond which the answer counts as an error.
@@ -51,7 +50,8 @@ async def observe(
         except ConsulError as error:
             index.failed()
             yield Observation(error=error)
-            await asyncio.sleep(backoff.delay())
+            # An agent that answers every other question wears no backoff down.
+            await asyncio.sleep(max(backoff.delay(), churn.delay(monotonic())))
             continue
         backoff.reset()
         yield Observation(answer=answer, wake=index.answered(answer.index))
