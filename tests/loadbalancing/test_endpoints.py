@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import random
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis.core import Instance, Outcome, Snapshot, Status
-from chassis.loadbalancing import BalancingOptions, Endpoint, EndpointSet
-
-
-class Pool:
-    """Stands for a connection pool: knows its instance and how often it was closed."""
-
-    def __init__(self, instance: Instance) -> None:
-        self.instance = instance
-        self.closed = 0
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-def instance(name: str, *, port: int = 80, status: Status = Status.PASSING, **more: Any) -> Instance:
-    return Instance(id=name, service="catalog", host="10.0.0.1", port=port, status=status, **more)
-
-
-def snapshot(*instances: Instance) -> Snapshot:
-    return Snapshot(service="catalog", instances=instances)
+from chassis.core import Instance, Outcome, Status
+from chassis.loadbalancing import BalancingOptions, Endpoint, EndpointSet, PolicyName
+from tests.loadbalancing.balanced import Balanced, Pool, instance, named, snapshot
 
 
 def endpoint_set(*instances: Instance) -> EndpointSet[Pool]:
@@ -93,16 +77,48 @@ def test_one_fit_among_a_thousand_is_found() -> None:
     assert {picked(endpoints, ready=lambda each: each.instance.id == "0777") for _ in range(5)} == {"0777"}
 
 
-def test_of_a_thousand_ready_endpoints_few_are_asked() -> None:
-    endpoints = endpoint_set(*(instance(f"{number:04}") for number in range(1000)))
-    asked: list[Endpoint[Pool]] = []
+@pytest.mark.parametrize("policy", get_args(PolicyName))
+def test_case_42_of_a_thousand_ready_endpoints_few_are_asked(policy: PolicyName) -> None:
+    """A pick filters nothing: what is filtered is kept until somebody's standing changes."""
+    balanced = Balanced(*named(1000), policy=policy)
+    views = {id(balanced.set._machine.view)}
+    asked = 0
 
     def ready(endpoint: Endpoint[Pool]) -> bool:
-        asked.append(endpoint)
-        return endpoint.instance.id not in ("0000", "0001", "0002")
+        nonlocal asked
+        asked += 1
+        return True
 
-    assert picked(endpoints, ready=ready) == "0003"
-    assert len(asked) == 4
+    for _ in range(100):
+        balanced.call(ready=ready, key="k")
+        balanced.clock.advance(1.0)
+        views.add(id(balanced.set._machine.view))
+    assert asked <= 300
+    assert len(views) == 1
+
+
+def test_case_10_the_same_instances_again_change_nothing_for_the_policy() -> None:
+    """A snapshot re-sent, in whatever order, keeps turns, deadlines and estimates."""
+    instances = named(5, weight=3)
+    for policy in get_args(PolicyName):
+        balanced = Balanced(*instances, policy=policy)
+        for _ in range(3):
+            pick = balanced.pick(key="k")
+            balanced.clock.advance(0.02)
+            pick.settle(Outcome.SUCCESS)
+        candidates = balanced.set._machine.view.tiers[0].candidates
+        latencies = [each.latency_at(balanced.clock.now) for each in balanced.set.endpoints()]
+        assert any(latencies)
+        balanced.update(*reversed(instances))
+        assert balanced.set._machine.view.tiers[0].candidates is candidates
+        assert [each.latency_at(balanced.clock.now) for each in balanced.set.endpoints()] == latencies
+
+
+def test_case_10_round_robin_goes_on_where_it_was_when_the_instances_change() -> None:
+    balanced = Balanced(*named(3), draw=lambda: 0.0)
+    assert balanced.call() == "0000"
+    balanced.update(*named(4))
+    assert [balanced.call() for _ in range(4)] == ["0001", "0002", "0003", "0000"]
 
 
 def test_state_survives_a_change_of_data_and_status() -> None:
@@ -129,6 +145,23 @@ def test_case_36_the_same_id_on_a_new_port_is_another_endpoint() -> None:
     pick = endpoints.pick()
     assert pick is not None
     assert pick.instance.port == 81
+
+
+def test_case_36_the_same_id_on_a_new_port_inherits_nothing() -> None:
+    """Neither ejection nor estimates nor what it asked for: it is another process."""
+    balanced = Balanced(instance("a"), instance("b"), instance("c"), slow_start=30.0)
+    old = balanced.endpoint("a")
+    balanced.call_at("b", Outcome.SUCCESS, 30)
+    balanced.call_at("a", Outcome.FAILURE, 20)
+    balanced.call_at("a", Outcome.FAILURE, retry_after=20.0)
+    assert old.ejection.active
+    balanced.update(instance("a", port=81), instance("b"), instance("c"))
+    new = balanced.endpoint("a")
+    assert old.state.closed == 1
+    assert not new.ejection.active
+    assert (new.told_until, new.failures, new.recent.total) == (0.0, 0, 0)
+    assert new.latency_at(balanced.clock.now) == 0.0
+    assert new.warm_since is not None
 
 
 def test_a_departed_endpoint_is_disposed_of_after_its_last_call() -> None:
@@ -172,6 +205,32 @@ def test_case_38_a_pick_is_given_back_once_whatever_the_outcome() -> None:
         pick.settle(Outcome.FAILURE)
         assert endpoint.in_flight == 0
     assert (endpoint.successes, endpoint.failures) == (1, 2)
+
+
+def test_case_39_a_call_is_in_flight_until_its_body_is_closed_but_timed_to_its_headers() -> None:
+    balanced = Balanced(instance("a"))
+    pick = balanced.pick()
+    balanced.clock.advance(0.1)
+    pick.answered()
+    pick.answered()
+    balanced.clock.advance(60.0)
+    assert balanced.endpoint("a").in_flight == 1
+    pick.settle(Outcome.SUCCESS)
+    assert balanced.endpoint("a").in_flight == 0
+    balanced.clock.advance(-60.0)
+    assert balanced.endpoint("a").latency_at(balanced.clock.now) == pytest.approx(0.1)
+    pick.answered()
+    assert balanced.endpoint("a").latency_at(balanced.clock.now) == pytest.approx(0.1)
+
+
+def test_case_38_a_cancelled_call_says_nothing_of_the_instance() -> None:
+    balanced = Balanced(instance("a"))
+    pick = balanced.pick()
+    balanced.clock.advance(30.0)
+    pick.settle(Outcome.IGNORED)
+    endpoint = balanced.endpoint("a")
+    assert (endpoint.in_flight, endpoint.successes, endpoint.failures) == (0, 0, 0)
+    assert (endpoint.recent.total, endpoint.latency_at(balanced.clock.now)) == (0, 0.0)
 
 
 def test_a_pick_keeps_the_data_it_was_made_with() -> None:
@@ -324,6 +383,92 @@ def test_whatever_happens_each_state_is_disposed_of_exactly_once_and_only_when_i
         each.settle(Outcome.SUCCESS)
     endpoints.close()
     assert all(each.closed == 1 for each in made)
+
+
+@given(
+    policy=st.sampled_from(get_args(PolicyName)),
+    panic=st.sampled_from(["off", "ejection", "all"]),
+    seed=st.integers(0, 9999),
+)
+def test_whatever_happens_a_pick_is_fit_and_there_is_one_whenever_anyone_is(
+    policy: PolicyName, panic: Any, seed: int
+) -> None:
+    """Excluded, unready and maintenance are never chosen; the rest, ejected or not, before None is given."""
+    luck = random.Random(seed)
+    pool = [
+        instance(
+            f"{number}",
+            status=luck.choice([*[Status.PASSING] * 4, Status.WARNING, Status.CRITICAL, Status.MAINTENANCE]),
+            zone=luck.choice("ab"),
+            priority=luck.choice([0, 0, 1]),
+            weight=luck.choice([1, 1, 5]),
+        )
+        for number in range(6)
+    ]
+    options = {"slow_start": luck.choice([0.0, 5.0]), "subset": luck.choice([0, 0, 2])}
+    balanced = Balanced(policy=policy, panic=panic, zone="a", ejection_minimum=2, seed=seed, **options)
+    held: list[Any] = []
+    for _ in range(60):
+        balanced.clock.advance(luck.random() ** 4 * 8)
+        if luck.random() < 0.15:
+            balanced.update(*luck.sample(pool, luck.randrange(7)))
+        unready = {each for each in balanced.set.endpoints() if luck.random() < 0.3}
+        excluded = [each for each in balanced.set.endpoints() if luck.random() < 0.2]
+        pick = balanced.set.pick(
+            exclude=excluded,
+            ready=lambda each, unready=unready: each not in unready,  # type: ignore[misc]
+            key=luck.choice([None, "k"]),
+        )
+        fit = [
+            each for each in balanced.set.callable_endpoints() if each not in unready and each not in excluded
+        ]
+        if pick is None:
+            assert not fit
+        else:
+            assert pick.endpoint not in unready
+            assert pick.endpoint not in excluded
+            assert pick.endpoint in fit or panic == "all"
+            assert pick.instance.status is not Status.MAINTENANCE
+            held.append(pick)
+        while held and luck.random() < 0.6:
+            outcome = luck.choice([Outcome.SUCCESS, Outcome.FAILURE, Outcome.IGNORED])
+            asked = luck.choice([None, None, None, 3.0])
+            held.pop(luck.randrange(len(held))).settle(outcome, retry_after=asked)
+        for each in balanced.set.endpoints():
+            assert each.in_flight == sum(pick.endpoint is each for pick in held)
+
+
+def test_after_a_fork_the_child_has_no_calls_in_flight_and_turns_of_its_own() -> None:
+    balanced = Balanced(*named(1000))
+    pick = balanced.pick()
+    first = balanced.call()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            balanced.clock.advance(1.0)
+            pick.settle(Outcome.SUCCESS)
+            told = [str(pick.endpoint.in_flight), str(pick.endpoint.successes), balanced.call()]
+            os.write(write, " ".join(told).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    in_flight, successes, second = os.read(read, 100).decode().split()
+    os.close(read)
+    assert (in_flight, successes) == ("0", "0")
+    assert int(second) != (int(first) + 1) % 1000
+    assert pick.endpoint.in_flight == 1
+
+
+def test_a_lock_that_another_thread_held_at_the_fork_is_free_in_the_child() -> None:
+    balanced = Balanced(*named(2))
+    with balanced.set._lock:
+        child = os.fork()
+        if child == 0:
+            balanced.clock.advance(1.0)
+            os._exit(0 if balanced.call() else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_an_endpoint_says_who_it_is() -> None:

@@ -9,7 +9,6 @@ from typing import Any, Protocol, TypeVar
 from chassis.core.instances import Instance, Snapshot, Status
 from chassis.core.secrets import Secret, SecretVersion
 
-_EndpointT = TypeVar("_EndpointT")
 _RecordT_contra = TypeVar("_RecordT_contra", contravariant=True)
 
 
@@ -110,11 +109,56 @@ class Registrar(Protocol):
         ...
 
 
-class Balancer(Protocol):
-    """Chooses among candidates that are all fit to be called; pure and synchronous."""
+class Candidate(Protocol):
+    """What a balancer may know of an instance it can choose."""
 
-    def choose(self, candidates: Sequence[_EndpointT]) -> _EndpointT:
-        """One of ``candidates``, which is never empty and ordered by instance id."""
+    @property
+    def instance(self) -> Instance:
+        """Its data."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Calls of this process that it has not finished."""
+        ...
+
+    @property
+    def share(self) -> float:
+        """How much of its full traffic it should get now: below 1 while it warms up, never 0."""
+        ...
+
+    @property
+    def weight(self) -> float:
+        """Its instance's weight, times its share."""
+        ...
+
+    def latency_at(self, now: float) -> float:
+        """What its latency is estimated at, in seconds; 0 while nothing is known."""
+        ...
+
+
+_CandidateT = TypeVar("_CandidateT", bound=Candidate)
+
+
+class Balancer(Protocol):
+    """Chooses among candidates; synchronous, and called from any thread with no lock held."""
+
+    def choose(
+        self,
+        candidates: Sequence[_CandidateT],
+        fit: Callable[[_CandidateT], bool],
+        *,
+        key: str | None,
+        now: float,
+    ) -> _CandidateT | None:
+        """One of ``candidates`` for which ``fit`` holds; None if there is none.
+
+        :param candidates: never empty, ordered by instance id. It is the same object for as long as
+            the same instances with the same weights can be chosen, and may be remembered.
+        :param fit: whether this call may go there; best asked of few.
+        :param key: what the caller gave to tell calls apart.
+        :param now: seconds of the clock that latencies are measured by.
+        """
         ...
 
 
@@ -204,6 +248,7 @@ class Sink(Protocol[_RecordT_contra]):
 
 __all__ = [
     "Balancer",
+    "Candidate",
     "Discovery",
     "Instance",
     "Registered",

@@ -1,13 +1,24 @@
 """Which instance takes the next call.
 
-A *balancer* is a pure function with a little memory: it chooses among candidates that are all fit
-to be called. An *endpoint set* follows a service's snapshots, keeps what belongs to each instance
-(its breaker, its pool) for as long as the instance stays, says who is fit, and counts the calls in
-flight.
+An *endpoint set* follows a service's snapshots, keeps what belongs to each instance (its breaker,
+its pool) for as long as the instance stays, counts the calls in flight, and knows who may be called
+now: the filters stand there, once. A *policy* (:class:`~chassis.core.contracts.Balancer`) chooses
+among those: a pure object with a little memory.
 """
 
-from chassis.loadbalancing._endpoints import Endpoint, EndpointSet, Pick
-from chassis.loadbalancing._options import BalancingOptions
-from chassis.loadbalancing._round_robin import RoundRobin
+from chassis.loadbalancing._endpoint import Endpoint
+from chassis.loadbalancing._endpoints import EndpointSet, Pick
+from chassis.loadbalancing._events import EndpointEjected, EndpointReturned, PanicEntered, PanicLeft
+from chassis.loadbalancing._options import BalancingOptions, PolicyName
 
-__all__ = ["BalancingOptions", "Endpoint", "EndpointSet", "Pick", "RoundRobin"]
+__all__ = [
+    "BalancingOptions",
+    "Endpoint",
+    "EndpointEjected",
+    "EndpointReturned",
+    "EndpointSet",
+    "PanicEntered",
+    "PanicLeft",
+    "Pick",
+    "PolicyName",
+]

@@ -2,51 +2,20 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Generic
 
 from chassis.core.clock import Clock, monotonic
 from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
-from chassis.core.instances import Instance, Snapshot, Status
+from chassis.core.instances import Instance, Snapshot
 from chassis.core.outcomes import Outcome
-from chassis.loadbalancing._latency import Latency
+from chassis.loadbalancing._candidate import any_fit, share_of
+from chassis.loadbalancing._consistent_hash import stable_hash
+from chassis.loadbalancing._endpoint import Endpoint, S
+from chassis.loadbalancing._machine import LONG_AGO, BalancingMachine
 from chassis.loadbalancing._options import BalancingOptions
-from chassis.loadbalancing._round_robin import RoundRobin
-
-S = TypeVar("S")
-
-# How often the balancer is asked before a list of the fit is made for it. With a thousand candidates
-# the list costs more than all the rest. With few, a rotation finds a fit one within one round, and
-# fairly: an unfit one's turn is passed over, while a list would shift everybody's turns.
-_ASKS = 4
-_FEW = 16
-
-
-class Endpoint(Generic[S]):
-    """One instance as this process calls it.
-
-    :ivar instance: its newest data; its ``key`` never changes.
-    :ivar state: what the set's owner keeps for it.
-    :ivar in_flight: picks not settled yet.
-    :ivar successes: picks settled as SUCCESS so far.
-    :ivar failures: picks settled as FAILURE so far.
-    :ivar departed: whether the instance has left the service, so that it is picked no more.
-    """
-
-    __slots__ = ("departed", "failures", "in_flight", "instance", "latency", "state", "successes")
-
-    def __init__(self, instance: Instance, state: S) -> None:
-        self.instance = instance
-        self.state = state
-        self.latency = Latency()
-        self.in_flight = 0
-        self.successes = 0
-        self.failures = 0
-        self.departed = False
-
-    def __repr__(self) -> str:
-        return f"Endpoint({self.instance.id!r}, {self.instance.address!r}, in_flight={self.in_flight})"
+from chassis.loadbalancing._view import Tier, View
 
 
 class Pick(Generic[S]):
@@ -82,8 +51,8 @@ class EndpointSet(Generic[S]):
 
     State is kept by :attr:`Instance.key <chassis.core.instances.Instance.key>`: it survives every
     change of an instance's data or status, and is disposed of when the instance has left and its
-    last call is settled. Neither ``create``, ``dispose``, ``ready`` nor the balancer is called with
-    a lock held.
+    last call is settled. Neither ``create``, ``dispose``, ``ready`` nor a balancer's choice is called
+    with a lock held.
 
     :param service: the service's name, for messages and events.
     :param options: how to balance.
@@ -106,20 +75,23 @@ class EndpointSet(Generic[S]):
         bus: EventBus = events,
     ) -> None:
         self.service = service
-        self.options = options
-        self._balancer = RoundRobin(draw=draw)
         self._create = create
         self._dispose = dispose
         self._clock = clock
         self._draw = draw
         self._bus = bus
         self._lock = threading.Lock()
+        self._machine: BalancingMachine[S] = BalancingMachine(service, options, draw)
         self._snapshot: Snapshot | None = None
-        # Both are replaced, never changed: a pick reads one reference and needs no lock for it.
-        self._endpoints: tuple[Endpoint[S], ...] = ()
-        self._callable: tuple[Endpoint[S], ...] = ()
         self._closed = False
+        # Picks that were made before a fork belong to the parent.
+        self._forked_at = LONG_AGO
         tell_after_fork(self)
+
+    @property
+    def options(self) -> BalancingOptions:
+        """The options it follows now."""
+        return self._machine.options
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -128,24 +100,24 @@ class EndpointSet(Generic[S]):
 
     def endpoints(self) -> tuple[Endpoint[S], ...]:
         """All endpoints, of every status, ordered by instance id."""
-        return self._endpoints
+        return self._machine.endpoints
 
     def callable_endpoints(self) -> tuple[Endpoint[S], ...]:
-        """Those whose registry calls them passing or warning, ordered by instance id."""
-        return self._callable
+        """Those whose registry calls them passing or warning, and that are of this process's subset."""
+        return tuple(each for group in self._machine.groups for each in group.able)
 
     def update(self, snapshot: Snapshot) -> None:
         """Follow ``snapshot``. Updates come one after the other, as a subscription brings them.
 
         :raises Exception: what ``create`` raised; then nothing has changed.
         """
-        known = {each.instance.key: each for each in self._endpoints}
+        known = {each.instance.key for each in self._machine.endpoints}
         instances = {each.key: each for each in sorted(snapshot.instances, key=lambda each: each.key)}
         made: dict[tuple[str, str, int], Endpoint[S]] = {}
         try:
             for key, instance in instances.items():
                 if key not in known:
-                    made[key] = Endpoint(instance, self._create(instance))
+                    made[key] = Endpoint(instance, self._create(instance), self.options)
         except BaseException:
             self._dispose_all(made.values())
             raise
@@ -154,12 +126,9 @@ class EndpointSet(Generic[S]):
                 unwanted = list(made.values())
             else:
                 self._snapshot = snapshot
-                for key, instance in instances.items():
-                    if key in known:
-                        known[key].instance = instance
-                endpoints = tuple(known.get(key) or made[key] for key in instances)
-                unwanted = self._replace(endpoints)
+                unwanted = self._machine.follow(instances, made, self._clock())
         self._dispose_all(unwanted)
+        self._tell()
 
     def pick(
         self,
@@ -171,107 +140,154 @@ class EndpointSet(Generic[S]):
         """Choose an endpoint for one call; None if none is fit.
 
         Fit is an instance that its registry calls passing or warning, that is not in ``exclude``,
-        and for which ``ready`` (asked of few, not of all) is true.
+        and for which ``ready`` (asked of few, not of all) is true. Those that are ejected or asked
+        to be left alone are chosen only when no other is fit.
+
+        :param key: calls of one key go to one instance, if the policy is ``consistent_hash``.
         """
+        if exclude:
+            fit = _untried(exclude, ready)
+        else:
+            fit = ready if ready is not None else _anyone
+        machine = self._machine
         while True:
-            endpoint = self._choose(self._callable, exclude, ready)
-            if endpoint is None:
-                return None
+            now = self._clock()
+            view = machine.view
+            if now >= view.until:
+                view = self._refresh(now, ready)
+            tiers = view.tiers
+            if len(tiers) == 1 and tiers[0].allowed is None:
+                endpoint = tiers[0].balancer.choose(tiers[0].candidates, fit, key=key, now=now)
+            else:
+                endpoint = self._from_tiers(tiers, fit, key, now)
+            if endpoint is None and view.reserve:
+                endpoint = any_fit(view.reserve, fit, self._draw, share_of)
             with self._lock:
-                if not endpoint.departed:
-                    endpoint.in_flight += 1
-                    return Pick(endpoint, self, self._clock())
-            # It left between the choice and now, and its state may be gone: choose again.
+                # Else somebody changed who may be called between the choice and now, and the
+                # chosen one's state may even be gone: choose again.
+                if view is machine.view:
+                    if endpoint is None:
+                        return None
+                    pick = Pick(endpoint, self, now)
+                    machine.picked(endpoint, pick, now)
+                    return pick
 
     def close(self) -> None:
         """Dispose of everything that no call holds, the rest when its calls are settled."""
         with self._lock:
             self._closed = True
-            unwanted = self._replace(())
+            unwanted = self._machine.leave(self._clock())
         self._dispose_all(unwanted)
+        self._tell()
 
     def reconfigure(self, options: BalancingOptions) -> None:
-        """Follow other options from now on."""
-        self.options = options
+        """Follow other options from now on; what was counted and estimated is kept."""
+        with self._lock:
+            self._machine.reconfigure(options, self._clock())
+        self._tell()
 
     def describe(self) -> Mapping[str, Any]:
-        """The policy, and how each instance stands."""
-        now = self._clock()
-        return {
-            "policy": self.options.policy,
-            "instances": {
-                each.instance.id: {
-                    "address": each.instance.address,
-                    "status": each.instance.status.value,
-                    "weight": each.instance.weight,
-                    "in_flight": each.in_flight,
-                    "successes": each.successes,
-                    "failures": each.failures,
-                    "latency": each.latency.at(now, self.options.latency_decay),
-                }
-                for each in self._endpoints
-            },
-        }
+        """The policy and options, whether there is panic, and how each instance stands.
+
+        Per instance, by its id: ``tier`` counts from 0; ``share`` is below 1 while it warms up;
+        ``ejected_for`` and ``waits_for`` are the seconds it is still passed over, or None;
+        ``latency`` is the estimate in seconds, or None.
+        """
+        with self._lock:
+            return self._machine.describe(self._clock())
 
     def after_fork_in_child(self) -> None:
-        """Make the lock anew: see :mod:`chassis.core.forks`."""
+        """Make the lock anew (see :mod:`chassis.core.forks`), and be a client of its own."""
         self._lock = threading.Lock()
+        self._forked_at = self._clock()
+        self._machine.begin_anew(self._forked_at)
 
-    def _choose(
-        self,
-        candidates: tuple[Endpoint[S], ...],
-        exclude: Collection[Endpoint[S]],
-        ready: Callable[[Endpoint[S]], bool] | None,
+    def _from_tiers(
+        self, tiers: tuple[Tier[S], ...], fit: Callable[[Endpoint[S]], bool], key: str | None, now: float
     ) -> Endpoint[S] | None:
-        if not candidates:
-            return None
-        for _ in range(len(candidates) if len(candidates) <= _FEW else _ASKS):
-            endpoint: Endpoint[S] = self._balancer.choose(candidates)
-            if endpoint not in exclude and (ready is None or ready(endpoint)):
-                return endpoint
-        fit = [each for each in candidates if each not in exclude and (ready is None or ready(each))]
-        return self._balancer.choose(fit) if fit else None
+        """By the tiers' loads; where the tier has none that is fit, in their order."""
+        first = None
+        if len(tiers) > 1:
+            # Calls of one key go to one tier, too, for as long as the loads stay.
+            point = self._draw() if key is None else stable_hash(f"tier of {key}") / 2.0**64
+            first = next((each for each in tiers if point < each.upto), tiers[0])
+            chosen = _choose(first, fit, key, now)
+            if chosen is not None:
+                return chosen
+        for tier in tiers:
+            if tier is not first:
+                chosen = _choose(tier, fit, key, now)
+                if chosen is not None:
+                    return chosen
+        return None
 
-    def _replace(self, endpoints: tuple[Endpoint[S], ...]) -> list[Endpoint[S]]:
-        """Make ``endpoints`` the set (the lock is held); returns those to dispose of now."""
-        kept = set(endpoints)
-        gone = [each for each in self._endpoints if each not in kept]
-        for each in gone:
-            each.departed = True
-        self._endpoints = endpoints
-        self._callable = tuple(each for each in endpoints if _may_be_called(each.instance))
-        return [each for each in gone if each.in_flight == 0]
+    def _refresh(self, now: float, ready: Callable[[Endpoint[S]], bool] | None) -> View[S]:
+        """The view as of ``now``, when the last one's time is up."""
+        groups = self._machine.groups
+        unready: frozenset[Endpoint[S]] = frozenset()
+        if len(groups) > 1 and ready is not None:
+            unready = frozenset(each for group in groups for each in group.able if not ready(each))
+        with self._lock:
+            self._machine.refresh(now, unready)
+            view = self._machine.view
+        self._tell()
+        return view
 
     def _answered(self, pick: Pick[S]) -> None:
         with self._lock:
-            if pick._answered or pick._settled:
-                return
-            pick._answered = True
-            now = self._clock()
-            pick.endpoint.latency.observe(now - pick._since, now, self.options.latency_decay)
+            if not pick._answered and not pick._settled:
+                pick._answered = True
+                now = self._clock()
+                pick.endpoint.latency.observe(now - pick._since, now)
 
     def _settle(self, pick: Pick[S], outcome: Outcome, retry_after: float | None) -> None:
         endpoint = pick.endpoint
         with self._lock:
-            if pick._settled:
+            if pick._settled or pick._since <= self._forked_at:
                 return
             pick._settled = True
-            if not pick._answered and outcome is not Outcome.IGNORED:
-                now = self._clock()
-                endpoint.latency.observe(now - pick._since, now, self.options.latency_decay)
-            endpoint.in_flight -= 1
-            if outcome is Outcome.SUCCESS:
-                endpoint.successes += 1
-            elif outcome is Outcome.FAILURE:
-                endpoint.failures += 1
+            now = self._clock()
+            seconds = None if pick._answered else now - pick._since
+            self._machine.settled(endpoint, pick, outcome, now, seconds=seconds, retry_after=retry_after)
             over = endpoint.departed and endpoint.in_flight == 0
         if over:
             self._dispose(endpoint.state)
+        if self._machine.untold:
+            self._tell()
 
-    def _dispose_all(self, endpoints: Collection[Endpoint[S]]) -> None:
+    def _tell(self) -> None:
+        """Emit what happened. No lock is held: a listener may do anything, picking included."""
+        if self._machine.untold:
+            with self._lock:
+                untold, self._machine.untold = self._machine.untold, []
+            for event in untold:
+                self._bus.emit(event)
+
+    def _dispose_all(self, endpoints: Iterable[Endpoint[S]]) -> None:
         for each in endpoints:
             self._dispose(each.state)
 
 
-def _may_be_called(instance: Instance) -> bool:
-    return instance.status in (Status.PASSING, Status.WARNING)
+def _choose(
+    tier: Tier[S], fit: Callable[[Endpoint[S]], bool], key: str | None, now: float
+) -> Endpoint[S] | None:
+    allowed = tier.allowed
+    if allowed is None:
+        return tier.balancer.choose(tier.candidates, fit, key=key, now=now)
+
+    def allowed_and_fit(each: Endpoint[S]) -> bool:
+        return each in allowed and fit(each)
+
+    return tier.balancer.choose(tier.candidates, allowed_and_fit, key=key, now=now)
+
+
+def _untried(
+    exclude: Collection[Endpoint[S]], ready: Callable[[Endpoint[S]], bool] | None
+) -> Callable[[Endpoint[S]], bool]:
+    if ready is None:
+        return lambda each: each not in exclude
+    return lambda each: each not in exclude and ready(each)
+
+
+def _anyone(each: Any) -> bool:
+    return True

@@ -1,0 +1,211 @@
+"""Who may be called now: the filters, written once for all policies.
+
+In this order: status, maintenance, subset, ejection, what an instance asked for by Retry-After,
+tier. The result holds until an instance's standing changes or time alone changes it, so that a
+pick reads one reference and filters nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic
+
+from chassis.core.contracts import Balancer
+from chassis.core.instances import Status
+from chassis.loadbalancing._endpoint import Endpoint, S, TierKey, may_be_called
+from chassis.loadbalancing._options import BalancingOptions
+
+ASK_READY_EVERY = 1.0
+"""Seconds between two looks at how many of a tier are ready; only where there are several tiers."""
+_STEPS = 100  # a share that warms up is raised in so many
+_SHORTEST_STEP = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Group(Generic[S]):
+    """The instances of one tier as the registry tells of them.
+
+    :param members: all of them.
+    :param able: those that may be called: passing or warning, and of this process's subset.
+    :param callable_part: what part of those that count the passing and warning are.
+    :param total: how many count: all but those in maintenance.
+    """
+
+    key: TierKey
+    members: tuple[Endpoint[S], ...]
+    able: tuple[Endpoint[S], ...]
+    callable_part: float
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tier(Generic[S]):
+    """The candidates of one tier.
+
+    :param candidates: as its balancer is given them.
+    :param allowed: those that may be called, where the candidates are more than these.
+    :param upto: the tier takes the calls whose draw is below this, and not below the tier before.
+    """
+
+    key: TierKey
+    balancer: Balancer
+    candidates: tuple[Endpoint[S], ...]
+    allowed: frozenset[Endpoint[S]] | None
+    upto: float
+
+
+class View(Generic[S]):
+    """Who may be called.
+
+    :ivar tiers: those with candidates, in the order they are turned to.
+    :ivar reserve: able, but passed over: called when no other is left.
+    :ivar until: when it must be made anew.
+    :ivar panic: whether unhealthy ones are among the candidates because too few are healthy.
+    """
+
+    __slots__ = ("healthy", "panic", "reserve", "tiers", "total", "until")
+
+    def __init__(
+        self,
+        tiers: tuple[Tier[S], ...] = (),
+        reserve: tuple[Endpoint[S], ...] = (),
+        *,
+        until: float = math.inf,
+        panic: bool = False,
+        healthy: int = 0,
+        total: int = 0,
+    ) -> None:
+        self.tiers = tiers
+        self.reserve = reserve
+        self.until = until
+        self.panic = panic
+        self.healthy = healthy
+        self.total = total
+
+
+def group_of(
+    key: TierKey, members: Sequence[Endpoint[S]], subset: int, rank: Callable[[Endpoint[S]], int]
+) -> Group[S]:
+    """A tier's instances, and those of them that this process calls."""
+    able = tuple(each for each in members if may_be_called(each.instance))
+    total = sum(1 for each in members if each.instance.status is not Status.MAINTENANCE)
+    part = len(able) / total if total else 0.0
+    if 0 < subset < len(able):
+        # Rendezvous: who leaves is replaced by one other, and all others stay.
+        mine = set(heapq.nsmallest(subset, able, key=rank))
+        able = tuple(each for each in able if each in mine)
+        # A ring of the whole tier would lead to instances that this process does not call.
+        members = able
+    return Group(key, tuple(members), able, part, total)
+
+
+def tier_loads(health: Sequence[float], spill_over: float) -> list[float]:
+    """What share of the calls each tier takes, by the healthy fraction of each (Envoy's rule).
+
+    A tier takes up to ``health * spill_over`` of all calls, the next one what is left. If all
+    together cannot take all, each takes as much more.
+    """
+    loads: list[float] = []
+    left = 1.0
+    for each in health:
+        load = min(left, each * spill_over) if each else 0.0
+        loads.append(load)
+        left -= load
+    total = sum(loads)
+    return [load / total for load in loads] if total else loads
+
+
+def build_view(
+    groups: Iterable[Group[S]],
+    now: float,
+    options: BalancingOptions,
+    *,
+    unready: Collection[Endpoint[S]],
+    balancers: Callable[[TierKey], Balancer],
+    whole: bool,
+    strict: bool,
+    before: Mapping[TierKey, tuple[Endpoint[S], ...]],
+) -> View[S]:
+    """Filter the instances as they stand ``now``.
+
+    :param unready: those that refuse calls by themselves; they stay candidates, but carry no load.
+    :param whole: the balancer is given the whole tier.
+    :param strict: the first tier with a fit instance takes all calls.
+    :param before: candidates of the last view, used again if they are the same.
+    """
+    groups = tuple(groups)
+    until = math.inf if len(groups) < 2 else now + ASK_READY_EVERY
+    healthy = 0.0
+    total = 0
+    for group in groups:
+        ejected = 0
+        for each in group.able:
+            if each.warm(now, options.slow_start):
+                until = min(until, now + max(options.slow_start / _STEPS, _SHORTEST_STEP))
+            ejected += each.ejection.active
+            for edge in (each.ejection.until, each.told_until):
+                if now < edge < until:
+                    until = edge
+        total += group.total
+        if group.able:
+            healthy += group.callable_part * group.total * (1 - ejected / len(group.able))
+
+    def standing(each: Endpoint[S]) -> bool:
+        return each.ejection.until <= now
+
+    def asked_to_wait(each: Endpoint[S]) -> bool:
+        return each.told_until > now
+
+    alarmed = options.panic != "off" and healthy < options.panic_below * total
+    if alarmed:
+        everybody = options.panic == "all"
+        allowed = [
+            [each for each in group.members if each.instance.status is not Status.MAINTENANCE]
+            if everybody
+            else list(group.able)
+            for group in groups
+        ]
+    else:
+        allowed = [[each for each in group.able if standing(each)] for group in groups]
+    panic = alarmed and any(
+        not may_be_called(each.instance) or each.ejection.active for each in _all(allowed)
+    )
+    if not any(allowed):
+        # The last ones are kept whatever they did.
+        allowed = [list(group.able) for group in groups]
+    patient = [[each for each in some if not asked_to_wait(each)] for some in allowed]
+    if any(patient):
+        allowed = patient
+
+    health = [
+        group.callable_part
+        * sum(1 for each in some if standing(each) and may_be_called(each.instance) and each not in unready)
+        / max(len(group.able), 1)
+        for group, some in zip(groups, allowed, strict=True)
+    ]
+    if not any(health):
+        health = [len(some) / max(group.total, 1) for group, some in zip(groups, allowed, strict=True)]
+    loads = tier_loads(health, math.inf if strict else options.spill_over)
+
+    tiers: list[Tier[S]] = []
+    reserve: list[Endpoint[S]] = []
+    upto = 0.0
+    for group, some, load in zip(groups, allowed, loads, strict=True):
+        upto += load
+        if len(some) < len(group.able):
+            chosen = set(some)
+            reserve += (each for each in group.able if each not in chosen)
+        if some:
+            candidates = group.members if whole else tuple(some)
+            if before.get(group.key) == candidates:
+                candidates = before[group.key]
+            among = frozenset(some) if whole else None
+            tiers.append(Tier(group.key, balancers(group.key), candidates, among, upto))
+    return View(tuple(tiers), tuple(reserve), until=until, panic=panic, healthy=round(healthy), total=total)
+
+
+def _all(lists: Iterable[Iterable[Endpoint[S]]]) -> Iterable[Endpoint[S]]:
+    return (each for some in lists for each in some)
