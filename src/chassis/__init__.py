@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from chassis.core.secrets import Secret
     from chassis.fallbacks import fallback
     from chassis.gateway import Gateway
-    from chassis.limits import RateLimit, bulkhead, rate_limit, timeout
+    from chassis.limits import LoadShedder, RateLimit, bulkhead, rate_limit, timeout
     from chassis.logs import log, log_context
     from chassis.metrics import counted, timed
     from chassis.retries import retry
@@ -58,6 +58,7 @@ _HOMES = {
     "DiscoveryError": "chassis.core",
     "Event": "chassis.core",
     "Gateway": "chassis.gateway",
+    "LoadShedder": "chassis.limits",
     "NoInstance": "chassis.core",
     "Overloaded": "chassis.core",
     "Pipeline": "chassis.core",
@@ -97,6 +98,7 @@ __all__ = [
     "DiscoveryError",
     "Event",
     "Gateway",
+    "LoadShedder",
     "NoInstance",
     "Overloaded",
     "Pipeline",

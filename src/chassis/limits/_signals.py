@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -86,3 +87,17 @@ def async_signal() -> AsyncSignal:
     except RuntimeError:
         return _TrioSignal()
     return _AsyncioSignal(loop)
+
+
+def running_loop() -> tuple[object, Callable[[Callable[[], object]], object]]:
+    """What runs the current task, and how a function is put behind all that it has to do."""
+    import asyncio
+
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        import trio
+
+        token = trio.lowlevel.current_trio_token()
+        return token, token.run_sync_soon
+    return loop, loop.call_soon
