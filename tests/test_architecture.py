@@ -60,7 +60,7 @@ HOMES = {
     "respx": {"testing"},
     "starlette": {"service"},
     "tenacity": {"retries"},
-    "trio": {"limits"},  # only where it is running already
+    "trio": {"limits", "retries"},  # only where it is running already
 }
 """Where each third-party library may be imported: a component has its subject library and no other."""
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from chassis.limits import LoadShedder, RateLimit, bulkhead, rate_limit, timeout
     from chassis.logs import log, log_context
     from chassis.metrics import counted, timed
-    from chassis.retries import retry
+    from chassis.retries import HedgeOptions, hedge, retry
     from chassis.service import Chassis
     from chassis.tracing import traced
 
@@ -59,6 +59,7 @@ _HOMES = {
     "Event": "chassis.core",
     "Gateway": "chassis.gateway",
     "LoadShedder": "chassis.limits",
+    "HedgeOptions": "chassis.retries",
     "NoInstance": "chassis.core",
     "Overloaded": "chassis.core",
     "Pipeline": "chassis.core",
@@ -73,6 +74,7 @@ _HOMES = {
     "detach_deadline": "chassis.core",
     "events": "chassis.core",
     "fallback": "chassis.fallbacks",
+    "hedge": "chassis.retries",
     "log": "chassis.logs",
     "log_context": "chassis.logs",
     "policies": "chassis.core",
@@ -99,6 +101,7 @@ __all__ = [
     "Event",
     "Gateway",
     "LoadShedder",
+    "HedgeOptions",
     "NoInstance",
     "Overloaded",
     "Pipeline",
@@ -113,6 +116,7 @@ __all__ = [
     "detach_deadline",
     "events",
     "fallback",
+    "hedge",
     "log",
     "log_context",
     "policies",

@@ -10,7 +10,7 @@ from chassis.core.forks import tell_after_fork
 from chassis.core.registry import policies
 from chassis.core.windows import SlidingCounts
 from chassis.retries._options import BudgetOptions
-from chassis.retries._tally import Tally
+from chassis.retries._ticks import Ticks
 
 
 class RetryBudget:
@@ -40,8 +40,8 @@ class RetryBudget:
         self, options: BudgetOptions | None = None, *, name: str | None = None, clock: Clock = monotonic
     ) -> None:
         self.name = name or "budget"
-        self._first_attempts = Tally()
-        self.deposits = self._first_attempts.ticks
+        self._first_attempts = Ticks()
+        self.deposits = self._first_attempts.ring
         """Counts a first attempt by ``next`` alone, where a lock and a clock would be too dear.
 
         Whoever gets a 0, one in 64, calls :meth:`fold`. So up to 63 first attempts may be counted

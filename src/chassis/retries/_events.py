@@ -39,3 +39,31 @@ class RetryGaveUp(Event):
     attempts: int
     reason: str
     failure: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HedgeSent(Event):
+    """A call that was slow was sent once more; told only while somebody listens.
+
+    :param number: the how manieth further attempt of this call it is, from 1.
+    :param delay: seconds after which the call counted as slow.
+    """
+
+    name: ClassVar[str] = "hedge.sent"
+    transition: ClassVar[bool] = False
+
+    number: int
+    delay: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class HedgeWon(Event):
+    """A further attempt succeeded before the call itself; told only while somebody listens.
+
+    :param number: the how manieth further attempt of this call it was, from 1.
+    """
+
+    name: ClassVar[str] = "hedge.won"
+    transition: ClassVar[bool] = False
+
+    number: int
