@@ -170,9 +170,8 @@ async def test_a_record_is_not_asked_for_again_before_its_time_to_live_is_over(
 
 
 @pytest.mark.asyncio
-async def test_srv_records_bear_port_and_weight_and_the_best_priority_counts(
-    server: NameServer, watch: Any
-) -> None:
+async def test_srv_records_bear_port_weight_and_priority(server: NameServer, watch: Any) -> None:
+    """The lowest priority is called first, whatever the numbers are."""
     server.put(
         "_http._tcp.catalog.example",
         "SRV",
@@ -180,12 +179,42 @@ async def test_srv_records_bear_port_and_weight_and_the_best_priority_counts(
         "10 0 8081 b.example.",
         "20 9 8082 backup.example.",
     )
+    server.put("a.example", "A", "10.0.0.1", "10.0.0.2")
+    server.put("b.example", "AAAA", "fd00::1")
+    server.put("backup.example", "A", "10.0.0.9")
     watching = watch(server, "catalog", records="srv", domain="example")
     told = await watching.first()
-    assert [(each.id, each.weight) for each in told.instances] == [
-        ("a.example:8080", 5),
-        ("b.example:8081", 1),
+    assert [(each.id, each.weight, each.priority) for each in told.instances] == [
+        ("10.0.0.1:8080", 5, 0),
+        ("10.0.0.2:8080", 5, 0),
+        ("10.0.0.9:8082", 9, 1),
+        ("[fd00::1]:8081", 1, 0),
     ]
+
+
+@pytest.mark.asyncio
+async def test_a_headless_service_of_kubernetes_is_found_and_followed(server: NameServer, watch: Any) -> None:
+    """By its named port, in its cluster's domain; a pod that goes takes its record with it."""
+    domain = "default.svc.cluster.local"
+    for pod in ("1", "2"):
+        server.put(f"10-1-0-{pod}.catalog.{domain}", "A", f"10.1.0.{pod}")
+    record = "_web._tcp.catalog." + domain
+    pods = [f"0 50 9000 10-1-0-{pod}.catalog.{domain}." for pod in ("1", "2")]
+    server.put(record, "SRV", *pods)
+    watching = watch(server, "catalog", records="srv", port_name="web", domain=domain)
+    await watching.first()
+    assert watching.urls == ["http://10.1.0.1:9000", "http://10.1.0.2:9000"]
+    server.put(record, "SRV", pods[1])
+    await watching.until(lambda each: watching.urls == ["http://10.1.0.2:9000"], "the pod to go")
+
+
+@pytest.mark.asyncio
+async def test_a_target_without_an_address_is_no_instance(server: NameServer, watch: Any) -> None:
+    server.put("_http._tcp.catalog", "SRV", "0 1 80 a.example.", "0 1 80 b.example.")
+    server.put("b.example", "A", "10.0.0.2")
+    watching = watch(server, "catalog", records="srv")
+    await watching.first()
+    assert watching.urls == ["http://10.0.0.2:80"]
 
 
 @pytest.mark.asyncio

@@ -5,13 +5,27 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
-from chassis.core import ConfigError, Discovery, Event, Freshness, Instance, Reason, Snapshot, Source, events
+from chassis.core import (
+    ConfigError,
+    Discovery,
+    Event,
+    Freshness,
+    Instance,
+    Reason,
+    ServiceSubscription,
+    Snapshot,
+    Source,
+    events,
+)
 from chassis.discovery import (
     CompositeDiscovery,
     MemoryDiscovery,
+    MergedDiscovery,
     StaticDiscovery,
     Topic,
     Watches,
@@ -51,6 +65,17 @@ def test_a_service_without_an_address_is_not_registered() -> None:
     assert told.reason is Reason.NOT_REGISTERED
 
 
+def test_static_instances_may_bear_everything_a_balancer_looks_at() -> None:
+    backup = {"url": "http://b:1", "priority": 1, "zone": "z", "weight": 2, "status": "critical"}
+    (told,) = heard_of(StaticDiscovery({"catalog": ["http://a:1", backup]}), "catalog")
+    assert [(each.id, each.priority, each.zone, each.weight) for each in told.instances] == [
+        ("a:1", 0, "", 1),
+        ("b:1", 1, "z", 2),
+    ]
+    (told,) = heard_of(StaticDiscovery({"catalog": [backup]}), "catalog")
+    assert told.reason is Reason.NO_PASSING
+
+
 @pytest.mark.parametrize("name", ["order-history", "order_history", "Order-History"])
 def test_a_service_is_found_under_the_name_an_environment_variable_can_have(name: str) -> None:
     (told,) = heard_of(StaticDiscovery({"order_history": ["http://a:1"]}), name)
@@ -77,7 +102,18 @@ def test_static_discovery_describes_what_is_listened_to() -> None:
     assert described == {
         "source": "static",
         "freshness": "fresh",
-        "instances": [{"id": "a:1", "url": "http://a:1", "status": "passing"}],
+        "instances": [
+            {
+                "id": "a:1",
+                "url": "http://a:1",
+                "status": "passing",
+                "zone": "",
+                "datacenter": "",
+                "priority": 0,
+                "weight": 1,
+                "tags": [],
+            }
+        ],
         "reason": None,
     }
     subscription.close()
@@ -158,6 +194,128 @@ def test_the_sources_are_left_when_the_last_listener_leaves() -> None:
     memory.put(instance("a"))
     assert len(heard) == before
     assert [ids(each) for each in heard_of(composite, "catalog")] == [["a"]]
+
+
+class Doubted:
+    """A source that tells what it is given, and counts the doubts it is told of."""
+
+    def __init__(self, *instances: Instance) -> None:
+        self.doubts = 0
+        self.topic = Topic("catalog")
+        self.topic.doubted = self.doubt
+        if instances:
+            self.topic.publish(Snapshot(service="catalog", instances=instances))
+
+    def doubt(self) -> None:
+        self.doubts += 1
+
+    def subscribe(self, service: str, listener: Any) -> ServiceSubscription:
+        return self.topic.subscribe(listener)
+
+    def describe(self) -> Mapping[str, Any]:
+        return {"catalog": {"index": 7, "instances": []}}
+
+
+class Broken(Doubted):
+    def subscribe(self, service: str, listener: Any) -> ServiceSubscription:
+        raise RuntimeError("a defect")
+
+
+def test_a_doubt_reaches_the_source_whose_word_it_is_about() -> None:
+    first, second = Doubted(instance("a")), Doubted(instance("b"))
+    subscription = CompositeDiscovery([first, second]).subscribe("catalog", lambda snapshot: None)
+    subscription.doubt()
+    assert (first.doubts, second.doubts) == (1, 0)
+    first.topic.publish(Snapshot(service="catalog", reason=Reason.NOT_REGISTERED))
+    subscription.doubt()
+    assert (first.doubts, second.doubts) == (1, 1)
+    subscription = MergedDiscovery([first, second, Doubted()]).subscribe("catalog", lambda snapshot: None)
+    first.topic.publish(Snapshot(service="catalog", instances=(instance("a"),)))
+    subscription.doubt()
+    assert (first.doubts, second.doubts) == (2, 2)
+
+
+@pytest.mark.parametrize("kind", [CompositeDiscovery, MergedDiscovery])
+def test_a_source_that_fails_costs_the_others_nothing(kind: type[CompositeDiscovery]) -> None:
+    happened: list[Event] = []
+    unsubscribe = events.subscribe(happened.append)
+    composite = kind([Broken(), StaticDiscovery({"catalog": "http://a:1"})])
+    heard = heard_of(composite, "catalog")
+    unsubscribe()
+    assert [ids(each) for each in heard] == [["a:1"]]
+    assert [each.details() for each in happened if isinstance(each, WatchFailed)] == [
+        {"error": "source: RuntimeError: a defect"}
+    ]
+
+
+def test_a_composite_describes_what_the_source_in_use_does() -> None:
+    composite = CompositeDiscovery([StaticDiscovery({}), Doubted(instance("a"))])
+    composite.subscribe("catalog", lambda snapshot: None)
+    assert composite.describe()["catalog"] == {"index": 7, "instances": []}
+
+
+# merged
+
+
+def test_merged_sources_are_told_together_and_an_address_counts_once() -> None:
+    first, second = MemoryDiscovery(), MemoryDiscovery()
+    first.put(Instance(id="a", service="catalog", host="10.0.0.1", port=80, zone="first"))
+    second.put(
+        Instance(id="again", service="catalog", host="10.0.0.1", port=80),
+        Instance(id="b", service="catalog", host="10.0.0.2", port=80),
+    )
+    merged = MergedDiscovery([first, second])
+    heard = heard_of(merged, "catalog")
+    assert [(each.id, each.zone, each.priority) for each in heard[-1].instances] == [
+        ("a", "first", 0),
+        ("b", "", 0),
+    ]
+    first.remove("catalog", "a")
+    assert ids(heard[-1]) == ["again", "b"]
+    assert len(merged.describe()["catalog"]["sources"]) == 1
+
+
+def test_a_later_source_can_be_the_fallback_of_those_before_it() -> None:
+    fallback = StaticDiscovery({"catalog": [{"url": "http://f:1", "priority": 1}]})
+    late = Doubted()
+    heard = heard_of(MergedDiscovery([late, fallback], priorities=[0, 10]), "catalog")
+    assert heard == [], "the fallback is not all there is before the others have answered"
+    late.topic.publish(Snapshot(service="catalog", instances=(instance("a"),)))
+    assert [(each.id, each.priority) for each in heard[-1].instances] == [("a", 0), ("f:1", 11)]
+    late.topic.publish(Snapshot(service="catalog", reason=Reason.NOT_REGISTERED))
+    assert [(each.id, each.priority) for each in heard[-1].instances] == [("f:1", 11)]
+
+
+def test_a_merged_source_that_is_silent_from_the_beginning_keeps_no_equal_waiting() -> None:
+    heard = heard_of(MergedDiscovery([Doubted(), StaticDiscovery({"catalog": "http://a:1"})]), "catalog")
+    assert [ids(each) for each in heard] == [["a:1"]]
+
+
+def test_a_merge_is_as_fresh_as_the_stalest_source_in_it() -> None:
+    first, second = MemoryDiscovery(), MemoryDiscovery()
+    first.put(instance("a"))
+    heard = heard_of(MergedDiscovery([first, second]), "catalog")
+    second.stop()
+    assert heard[-1].freshness is Freshness.FRESH, "who knows nothing makes nothing stale"
+    second.start()
+    second.put(Instance(id="b", service="catalog", host="10.0.0.2", port=80))
+    second.stop()
+    assert (ids(heard[-1]), heard[-1].freshness) == (["a", "b"], Freshness.STALE)
+
+
+def test_a_merge_of_nothing_waits_for_all_and_gives_the_telling_reason() -> None:
+    silent, late = MemoryDiscovery(), Doubted()
+    silent.stop()
+    heard = heard_of(MergedDiscovery([StaticDiscovery({}), silent, late]), "catalog")
+    assert heard == []
+    late.topic.publish(Snapshot(service="catalog", reason=Reason.NOT_REGISTERED))
+    assert [each.reason for each in heard] == [Reason.REGISTRY_DOWN]
+
+
+@pytest.mark.parametrize("priorities", [[0], [0, 0, 0], [0, -1]])
+def test_the_priorities_of_a_merge_are_checked(priorities: list[int]) -> None:
+    with pytest.raises(ConfigError, match="priorities"):
+        MergedDiscovery([StaticDiscovery({}), StaticDiscovery({})], priorities=priorities)
 
 
 # watchers

@@ -12,9 +12,10 @@ import pytest
 from pydantic import BaseModel
 
 from chassis import BreakerOptions, Chassis, CircuitBreaker, ClientOptions, ConfigError
-from chassis.core import Instance, events
+from chassis.core import Instance, Status, events
 from chassis.discovery import MemoryDiscovery
 from chassis.metrics import render
+from chassis.server import Address
 from tests.client.scripted import ScriptedServer, answer
 from tests.support.waiting import eventually
 
@@ -128,6 +129,54 @@ async def test_breaker_states_stand_in_metrics_and_description() -> None:
                 5,
                 "the page, which is kept for a second",
             )
+
+
+@pytest.mark.asyncio
+async def test_a_file_of_services_is_followed_while_the_service_runs(tmp_path: Path) -> None:
+    """After what the settings say and before the registry; and a bad change takes nothing away."""
+    file = tmp_path / "services.toml"
+    chassis = Chassis("shop", environment={"CHASSIS_SERVICES_FILE": str(file)})
+    with pytest.raises(ConfigError, match=r"services file: .*services\.toml.* cannot be read"):
+        await chassis.start()
+    with ScriptedServer(answer(200)) as server:
+        file.write_text(f'[services]\ncatalog = "http://127.0.0.1:{server.port}"\n')
+        chassis = Chassis(
+            "shop",
+            environment={
+                "CHASSIS_SERVICES_FILE": str(file),
+                "CHASSIS_SERVICES__ORDERS": f"http://127.0.0.1:{server.port}",
+            },
+        )
+        catalog, orders = chassis.client("catalog"), chassis.client("orders")
+        async with chassis, catalog, orders:
+            assert (await catalog.get("/")).status_code == 200
+            assert (await orders.get("/")).status_code == 200
+            described = chassis.describe()["discovery"]
+            assert (described["catalog"]["source"], described["orders"]["source"]) == ("file", "static")
+            file.write_text("[services")
+            await eventually(lambda: chassis.describe()["discovery"]["catalog"]["error"], 5, "the error")
+            assert (await catalog.get("/")).status_code == 200
+
+
+@pytest.mark.asyncio
+async def test_maintenance_is_told_to_the_registry_whenever_it_was_asked_for() -> None:
+    """Before the service is registered, while it is, and no more after it has left."""
+    registry = MemoryDiscovery()
+    chassis = Chassis("shop", environment={}, registrar=registry)
+
+    def statuses() -> list[Status]:
+        return [each.status for each in registry.instances("shop")]
+
+    chassis.maintenance("migrating")
+    async with chassis:
+        await chassis.listening(Address("127.0.0.1", 8080))
+        assert statuses() == [Status.MAINTENANCE]
+        described = chassis.describe()["registration"]
+        assert described["maintenance"] == {"reason": "migrating", "operator": False}
+        chassis.maintenance(None)
+        assert statuses() == [Status.PASSING]
+        assert chassis.describe()["registration"]["maintenance"] is None
+    assert statuses() == []
 
 
 def page() -> str:

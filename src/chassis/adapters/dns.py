@@ -36,9 +36,12 @@ class DNSOptions:
     """How names become instances.
 
     :param records: ``address`` for A, or AAAA where there is no A; ``srv`` for SRV records of
-        ``_http._tcp.<name>`` (the scheme's own name), of which those of the best priority are taken.
+        ``_<port_name>._tcp.<name>``, whose priorities become those of the instances: the lowest is
+        called first, the others take over.
     :param scheme: ``http`` or ``https``.
     :param port: of every instance found by address; None for the scheme's own. SRV records bear theirs.
+    :param port_name: what the port is called in SRV records, e.g. a named port of Kubernetes; "" for
+        the scheme.
     :param domain: appended to the service's name, e.g. ``service.consul``.
     :param refresh: seconds between two looks where no time to live is told: at the system's
         resolver, and after a name was found not to exist.
@@ -50,6 +53,7 @@ class DNSOptions:
     records: Literal["address", "srv"] = "address"
     scheme: str = "http"
     port: int | None = None
+    port_name: str = ""
     domain: str = ""
     refresh: Seconds = 5.0
     timeout: Seconds = 2.0
@@ -116,7 +120,7 @@ class DNSDiscovery:
         options = self.options
         name = f"{service}.{options.domain}" if options.domain else service
         if options.records == "srv":
-            return await self._srv(service, f"_{options.scheme}._tcp.{name}")
+            return await self._srv(service, f"_{options.port_name or options.scheme}._tcp.{name}")
         failure: DiscoveryError | None = None
         if self._dnspython:
             try:
@@ -138,35 +142,53 @@ class DNSDiscovery:
         answer = await _ask(self._resolver(), name, "SRV")
         if answer is None:
             return _Found((), self.options.refresh)
-        records, ttl = answer
-        # RFC 2782: a target of "." says that there is no such service; of several priorities the
-        # lowest number is to be used.
+        records, keep = answer
+        # RFC 2782: a target of "." says that there is no such service; the lowest priority is to be
+        # used first.
         usable = [each for each in records if each.target.to_text() != "." and each.port]
-        best = min((each.priority for each in usable), default=0)
+        ranks = {each: rank for rank, each in enumerate(sorted({each.priority for each in usable}))}
         instances = []
         for each in usable:
-            if each.priority == best:
-                host = each.target.to_text(omit_final_dot=True)
-                instances.append(self._instance(service, host, each.port, weight=max(1, each.weight)))
-        return _Found(tuple(instances), ttl)
+            target = each.target.to_text(omit_final_dot=True)
+            hosts = [target]
+            if self.options.nameservers:
+                # Names of a name server of one's own, such as Consul's, mean nothing to the system.
+                hosts, ttl = await self._hosts(target)
+                keep = min(keep, ttl)
+            instances += [
+                self._instance(service, host, each.port, max(1, each.weight), ranks[each.priority])
+                for host in hosts
+            ]
+        return _Found(tuple(instances), keep)
 
     async def _addresses(self, service: str, name: str) -> _Found:
+        addresses, keep = await self._hosts(name)
+        return self._found(service, addresses, keep)
+
+    async def _hosts(self, name: str) -> tuple[list[str], float]:
+        """The addresses of a name, and for how many seconds they hold."""
         resolver = self._resolver()
         for kind in ("A", "AAAA"):
             answer = await _ask(resolver, name, kind)
             if answer is not None:
                 records, ttl = answer
-                return self._found(service, [each.address for each in records], ttl)
-        return _Found((), self.options.refresh)
+                return [each.address for each in records], ttl
+        return [], self.options.refresh
 
     def _found(self, service: str, addresses: list[str], keep: float) -> _Found:
         port = self.options.port or (443 if self.options.scheme == "https" else 80)
         return _Found(tuple(self._instance(service, each, port) for each in sorted(set(addresses))), keep)
 
-    def _instance(self, service: str, host: str, port: int, *, weight: int = 1) -> Instance:
+    def _instance(self, service: str, host: str, port: int, weight: int = 1, priority: int = 0) -> Instance:
         address = Instance(id="", service=service, host=host, port=port).address
         return Instance(
-            id=address, service=service, host=host, port=port, scheme=self.options.scheme, weight=weight
+            id=address,
+            service=service,
+            host=host,
+            port=port,
+            scheme=self.options.scheme,
+            weight=weight,
+            priority=priority,
         )
 
     def _resolver(self) -> Resolver:

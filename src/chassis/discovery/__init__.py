@@ -9,7 +9,7 @@ and how to stay registered (:class:`RegistrationMachine`).
 
 from chassis.discovery._addresses import parse_urls
 from chassis.discovery._backoff import Backoff
-from chassis.discovery._composite import CompositeDiscovery
+from chassis.discovery._composite import CompositeDiscovery, MergedDiscovery
 from chassis.discovery._events import (
     AddressShared,
     Deregistered,
@@ -33,6 +33,7 @@ from chassis.discovery._events import (
     WatchFailed,
     WatchLimitNear,
 )
+from chassis.discovery._file import FileDiscovery
 from chassis.discovery._last_known_good import LastKnownGood, Step, count_fit
 from chassis.discovery._memory import MemoryDiscovery, MemoryRegistration
 from chassis.discovery._registration import RegistrationMachine, Task, check_registration, readiness
@@ -54,6 +55,7 @@ __all__ = [
     "EmptyAnswerAccepted",
     "EmptyAnswerHeld",
     "EntriesSkipped",
+    "FileDiscovery",
     "InstancesChanged",
     "LastKnownGood",
     "Listening",
@@ -61,6 +63,7 @@ __all__ = [
     "MaintenanceEnded",
     "MemoryDiscovery",
     "MemoryRegistration",
+    "MergedDiscovery",
     "RegistrationConfirmed",
     "RegistrationDrifted",
     "RegistrationLost",

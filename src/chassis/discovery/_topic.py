@@ -153,7 +153,17 @@ def describe(snapshot: Snapshot | None) -> Mapping[str, Any]:
         "age": round(monotonic() - snapshot.fetched_at, 3),
         "freshness": snapshot.freshness.value,
         "instances": [
-            {"id": each.id, "url": each.url, "status": each.status.value} for each in snapshot.instances
+            {
+                "id": each.id,
+                "url": each.url,
+                "status": each.status.value,
+                "zone": each.zone,
+                "datacenter": each.datacenter,
+                "priority": each.priority,
+                "weight": each.weight,
+                "tags": list(each.tags),
+            }
+            for each in snapshot.instances
         ],
         "reason": None if snapshot.reason is None else snapshot.reason.value,
     }

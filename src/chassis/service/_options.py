@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from chassis.adapters.consul import ConsulDiscoveryOptions, ConsulRegistrarOptions
+from chassis.adapters.dns import DNSOptions
 from chassis.adapters.otlp import OtlpOptions
 from chassis.core.options import Seconds, check_count, check_seconds
 from chassis.core.secrets import Secret
@@ -79,6 +80,9 @@ class ChassisOptions:
     """The ``[chassis]`` table, and the variables that begin with ``CHASSIS_``.
 
     :param services: by name where services are, which wins over the registry, and how they are looked for.
+    :param services_file: TOML or JSON file of further services, followed while it changes; asked after
+        ``services`` and before the registry. See :class:`chassis.discovery.FileDiscovery`.
+    :param dns: how names are looked up that nobody else knows.
     :param policies: options of named policies, e.g. ``"breaker:payments"``; they take effect while
         the process runs.
     :param required: systems that must answer within 30 s at start: ``consul``, ``vault``. Without
@@ -90,6 +94,8 @@ class ChassisOptions:
     """
 
     services: Mapping[str, ServiceLocation] = field(default_factory=dict)
+    services_file: str = ""
+    dns: DNSOptions = field(default_factory=DNSOptions)
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     registration: RegistrationOptions = field(default_factory=RegistrationOptions)
     heartbeat: ConsulRegistrarOptions = field(default_factory=ConsulRegistrarOptions)

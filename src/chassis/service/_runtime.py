@@ -39,7 +39,7 @@ from chassis.core import (
 )
 from chassis.core.forks import tell_after_fork
 from chassis.core.options import Seconds, check_seconds
-from chassis.discovery import CompositeDiscovery, StaticDiscovery, parse_urls
+from chassis.discovery import CompositeDiscovery, FileDiscovery, StaticDiscovery, parse_urls
 from chassis.health import Health, State
 from chassis.metrics import register_gauge
 from chassis.secrets import FileSecrets, SecretStore
@@ -188,7 +188,7 @@ class Runtime:
         self._bootstrap = bootstrap
 
     def _discover(self) -> Discovery:
-        """Where services are: what is written down, then Consul, then DNS of the name."""
+        """Where services are: the settings, then the file of services, then Consul, then DNS of the name."""
         if self._discovery is None:
             from chassis.adapters.dns import DNSDiscovery
 
@@ -200,11 +200,13 @@ class Runtime:
                 if each.urls:
                     located[name] = each.urls
             sources: list[Discovery] = [StaticDiscovery(located)]
+            if options.services_file:
+                sources.append(FileDiscovery(options.services_file))
             services = self._consul_options(options)
             if self._consul is not None:
                 self._consul_discovery = ConsulDiscovery(self._consul, options.discovery, services=services)
                 sources.append(self._consul_discovery)
-            sources.append(DNSDiscovery())
+            sources.append(DNSDiscovery(options.dns))
             self._discovery = CompositeDiscovery(sources)
         return self._discovery
 
@@ -427,6 +429,8 @@ class Runtime:
             "service": self.service,
             "policies": {**policies.describe(), **self.registry.describe()},
         }
+        if self._discovery is not None:
+            described["discovery"] = self._discovery.describe()
         described["configuration"] = self.configuration.describe()
         if self._registration is not None:
             described["registration"] = self._registration.registered.describe()
