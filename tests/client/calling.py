@@ -6,11 +6,12 @@ import asyncio
 import threading
 from typing import Any, Self
 
-from chassis.breaker import BreakerOptions
+from chassis.breaker import BreakerOptions, CircuitBreaker
 from chassis.client import ClientOptions, ServiceUpstreams, async_client, sync_client
 from chassis.client._module import HTTPModuleName, http_module
 from chassis.core import Discovery, EventBus, Instance, PolicyRegistry
 from chassis.discovery import MemoryDiscovery
+from chassis.loadbalancing import BalancingOptions
 from tests.client.scripted import ScriptedServer
 
 
@@ -28,12 +29,18 @@ class Caller:
         discovery: Discovery,
         options: ClientOptions | None = None,
         breaker: BreakerOptions | None = None,
+        *,
+        balancing: BalancingOptions | None = None,
+        zone: str = "",
     ) -> None:
         self.http = http_module(module)
+        self.discovery: Any = discovery
         self.registry = PolicyRegistry()
         self.bus = EventBus()
-        self.upstreams = ServiceUpstreams(lambda: discovery, registry=self.registry, bus=self.bus)
-        self.upstream = self.upstreams.upstream("catalog", options, breaker)
+        self.upstreams = ServiceUpstreams(
+            lambda: discovery, zone=lambda: zone, registry=self.registry, bus=self.bus
+        )
+        self.upstream = self.upstreams.upstream("catalog", options, breaker, balancing)
         self.asynchronous = colour == "async"
         if self.asynchronous:
             self._loop = asyncio.new_event_loop()
@@ -80,6 +87,16 @@ class Caller:
 
     def post(self, path: str = "/", **options: Any) -> Any:
         return self.request("POST", path, **options)
+
+    def breaker(self, number: int = 0) -> CircuitBreaker:
+        """The breaker of one instance."""
+        return self.upstream.endpoints.endpoints()[number].state.breaker
+
+    def policy(self, part: str = "") -> Any:
+        """The registered policy ``client:catalog``, or a part of it such as ``/budget``."""
+        found = self.registry.get(f"client:catalog{part}")
+        assert found is not None
+        return found
 
     def in_flight(self) -> int:
         return sum(endpoint.in_flight for endpoint in self.upstream.endpoints.endpoints())

@@ -31,6 +31,4 @@ def serve() -> Iterator[Callable[..., ScriptedServer]]:
 def calling(colour: str, module: Any) -> Iterator[Callable[..., Caller]]:
     """Makes callers of this test's colour and module, closed with the test."""
     with ExitStack() as stack:
-        yield lambda discovery, options=None, breaker=None: stack.enter_context(
-            Caller(colour, module, discovery, options, breaker)
-        )
+        yield lambda *arguments, **options: stack.enter_context(Caller(colour, module, *arguments, **options))

@@ -137,7 +137,7 @@ class ScriptedServer:
         if "content-length" in headers:
             body = stream.read(int(headers["content-length"]))  # type: ignore[attr-defined]  # as above
         elif headers.get("transfer-encoding") == "chunked":
-            while size := int(stream.readline(), 16):  # type: ignore[attr-defined]  # as above
+            while size := int(stream.readline() or b"0", 16):  # type: ignore[attr-defined]  # as above
                 body += stream.read(size)  # type: ignore[attr-defined]  # as above
                 stream.readline()  # type: ignore[attr-defined]  # as above
             stream.readline()  # type: ignore[attr-defined]  # as above

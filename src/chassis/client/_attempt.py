@@ -57,8 +57,10 @@ class Try(Attempt):
             timeouts = PhaseTimeouts(timeout, upstream.options.connect_timeout)
             server_name = upstream.server_name(endpoint.instance)
             extensions = {**request.extensions, "timeout": timeouts, "sni_hostname": server_name}
-            outgoing = _outgoing(request, http, endpoint.instance, number, told, extensions)
-            super().__init__(endpoint.state.pool(http), outgoing, timeout, timeouts)
+            # Who writes https gets TLS, also where the registry knows nothing of it.
+            secure = "https" in (request.url.scheme, endpoint.instance.scheme)
+            outgoing = _outgoing(request, http, endpoint.instance, secure, number, told, extensions)
+            super().__init__(endpoint.state.pool(http, secure=secure), outgoing, timeout, timeouts)
         except BaseException as error:
             self.span.detach()
             self.settle(Outcome.IGNORED, error=error)
@@ -101,6 +103,7 @@ def _outgoing(
     request: Any,
     http: HTTPModule,
     instance: Instance,
+    secure: bool,
     number: int,
     told: int,
     extensions: dict[str, Any],
@@ -110,7 +113,8 @@ def _outgoing(
     The Host header stays the service's name, and redirects of the caller's client still see the
     logical URL.
     """
-    url = request.url.copy_with(scheme=instance.scheme, host=instance.host, port=instance.port)
+    scheme = "https" if secure else "http"
+    url = request.url.copy_with(scheme=scheme, host=instance.host, port=instance.port)
     headers = http.module.Headers(request.headers)
     headers[ATTEMPT] = str(number)
     headers[DEADLINE] = str(told)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from chassis.client._attempt import Try
 from chassis.client._effects import Discard, Ended, Line, Pause, Race
-from chassis.client._instance import Admitted, InstanceState, admit, is_closed, is_ready
+from chassis.client._instance import Admitted, InstanceState, admit, is_ready, lets_all_in, soonest
 from chassis.client._judge import BadAnswer, judge_error, judge_status, told_to_wait
 from chassis.client._lag import own_lag
 from chassis.client._module import HTTPModule
@@ -131,7 +130,7 @@ class Attempts:
     def _send(self, admitted: Admitted) -> Line[Ended[Try]]:
         """One attempt to its end; with others beside it where it is slow and that is wanted."""
         # Not beside a probe: were it overtaken, it would have probed nothing.
-        hedging = self._hedging and not self._info.hedged and is_closed(admitted.pick.endpoint)
+        hedging = self._hedging and not self._info.hedged and lets_all_in(admitted.pick.endpoint)
         began = monotonic()
         alone_for = self._upstream.hedging.begin(began) if hedging else None
         attempt = self._begin(admitted)
@@ -180,7 +179,7 @@ class Attempts:
             if len(racing) > hedge.extra or self._deadline.remaining() < _LEAST_USEFUL:
                 return None
             here = [each.admitted.pick.endpoint for each in racing]
-            admitted = self._admit([*self._tried, *here], is_closed)
+            admitted = self._admit([*self._tried, *here], lets_all_in)
             if admitted is None:
                 return None
             if not self._upstream.hedging.allow(monotonic(), self._upstream.budget):
@@ -308,9 +307,8 @@ class Attempts:
             if told is not None and told > self._options.retry_after_max:
                 return None
             delay = upstream.backoff.delay(self._counted) + (told or 0.0)
-            breakers = [each.state.breaker for each in upstream.endpoints.callable_endpoints()]
-            soonest = min((each.retry_after for each in breakers), default=math.inf)
-            if soonest > delay or delay + _LEAST_USEFUL > self._deadline.remaining():
+            wait = soonest(upstream.endpoints.callable_endpoints())
+            if wait is None or wait > delay or delay + _LEAST_USEFUL > self._deadline.remaining():
                 return None
         # Asked last, so that only what will be sent is paid for.
         if not upstream.budget.withdraw(monotonic()):
@@ -335,11 +333,10 @@ class Attempts:
     def _nothing_to_call(self) -> NoInstance | CircuitOpen:
         """Why not even a first attempt can be made."""
         upstream = self._upstream
-        waits = [each.state.breaker.retry_after for each in upstream.endpoints.callable_endpoints()]
-        if waits:
+        endpoints = upstream.endpoints.callable_endpoints()
+        if endpoints:
             return CircuitOpen(
-                f"{upstream.service} (all {len(waits)} instances)",
-                retry_after=min(waits),
+                f"{upstream.service} (all {len(endpoints)} instances)", retry_after=soonest(endpoints)
             )
         snapshot = upstream.endpoints.snapshot
         reason = (snapshot.reason if snapshot is not None else None) or Reason.NOT_ASKED_YET

@@ -115,6 +115,9 @@ async def _finish_even_if_cancelled(sending: Any) -> Any:
         if not task.cancelled():
             _drop(task)
         raise
+    finally:
+        # An error's traceback holds this frame, and the task holds the error.
+        del task
 
 
 _dropping: set[asyncio.Future[None]] = set()

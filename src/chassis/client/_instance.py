@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from chassis.breaker import BreakerState, CircuitBreaker
 from chassis.client._module import HTTPModule
 from chassis.client._pool import InstancePool
-from chassis.core import CircuitOpen, Instance, Outcome, Permit
+from chassis.core import CircuitOpen, Outcome, Permit
 from chassis.loadbalancing import Endpoint, EndpointSet, Pick
 
 
 class InstanceState:
     """What is kept for one instance for as long as discovery tells of it.
 
-    :param new_pool: makes the connections under one HTTP module.
+    :param new_pool: makes the connections under one HTTP module, plain or with TLS.
     :ivar refusing: whether the last attempt to connect to it failed.
     """
 
-    __slots__ = ("_instance", "_new_pool", "_pools", "breaker", "refusing")
+    __slots__ = ("_new_pool", "_pools", "breaker", "refusing")
 
-    def __init__(
-        self,
-        instance: Instance,
-        breaker: CircuitBreaker,
-        new_pool: Callable[[Instance, HTTPModule], InstancePool],
-    ) -> None:
+    def __init__(self, breaker: CircuitBreaker, new_pool: Callable[[HTTPModule, bool], InstancePool]) -> None:
         self.breaker = breaker
         self.refusing = False
-        self._instance = instance
         self._new_pool = new_pool
-        self._pools: dict[str, InstancePool] = {}
+        self._pools: dict[tuple[str, bool], InstancePool] = {}
 
-    def pool(self, http: HTTPModule) -> InstancePool:
-        """The connections to this instance under one HTTP module."""
-        pool = self._pools.get(http.name)
+    def pool(self, http: HTTPModule, *, secure: bool) -> InstancePool:
+        """The connections to this instance under one HTTP module, plain or with TLS."""
+        key = http.name, secure
+        pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools.setdefault(http.name, self._new_pool(self._instance, http))
+            pool = self._pools.setdefault(key, self._new_pool(http, secure))
         return pool
 
     def close(self) -> None:
@@ -66,9 +61,16 @@ def is_ready(endpoint: Endpoint[InstanceState]) -> bool:
     return endpoint.state.breaker.ready
 
 
-def is_closed(endpoint: Endpoint[InstanceState]) -> bool:
-    """Whether its breaker is closed: a probe is no call to be made for good measure."""
-    return endpoint.state.breaker.state is BreakerState.CLOSED
+def lets_all_in(endpoint: Endpoint[InstanceState]) -> bool:
+    """Whether its breaker lets in whoever comes: a probe's place is not for a call for good measure."""
+    breaker = endpoint.state.breaker
+    return breaker.ready and breaker.state is not BreakerState.HALF_OPEN
+
+
+def soonest(endpoints: Iterable[Endpoint[InstanceState]]) -> float | None:
+    """Seconds until the first of their breakers lets a call in; None if nobody knows."""
+    waits = (each.state.breaker.retry_after for each in endpoints)
+    return min((each for each in waits if each is not None), default=None)
 
 
 def admit(

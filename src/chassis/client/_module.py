@@ -68,7 +68,9 @@ class HTTPModule:
         # Neither constructor fits both bases, and the state is all there already.
         new: Any = merged.__new__(merged)
         new.args = error.args
-        new.__dict__.update(error.__dict__)
+        state = error.state_of() if hasattr(error, "state_of") else vars(error)
+        for name, value in state.items():
+            setattr(new, name, value)
         new.request = request
         return cast(ChassisError, new)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from chassis.breaker import BreakerOptions
@@ -57,6 +57,8 @@ class BalancingPolicy:
     ) -> None:
         self.name = f"{service}/balancing"
         self.defaults = options
+        self._options = options
+        self._zone = ""
         self._endpoints = endpoints
 
     def describe(self) -> Mapping[str, Any]:
@@ -65,7 +67,14 @@ class BalancingPolicy:
 
     def reconfigure(self, options: BalancingOptions) -> None:
         """Choose by other options; what is known of each instance is kept."""
-        self._endpoints.reconfigure(options)
+        self._options = options
+        self._endpoints.reconfigure(replace(options, zone=options.zone or self._zone))
+
+    def locate(self, zone: str) -> None:
+        """Say which zone this process is in: it is preferred where the options name none."""
+        if zone != self._zone:
+            self._zone = zone
+            self.reconfigure(self._options)
 
 
 class BudgetPolicy:

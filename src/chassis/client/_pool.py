@@ -10,11 +10,9 @@ import asyncio
 import ssl
 import threading
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 from chassis.client._module import HTTPModule
-from chassis.core import Instance
 from chassis.core.forks import tell_after_fork
 
 # Shorter than the 5 s after which uvicorn and gunicorn close an idle connection: a connection must
@@ -28,16 +26,13 @@ class InstancePool:
     An async connection belongs to the loop that opened it, and no connection survives a fork: in a
     child the same file descriptors lead to the parent's conversations.
 
-    :param tls: gives the TLS context of an ``https`` instance; asked when connections are first wanted.
+    :param verify: the TLS context; False where all connections are plain.
     """
 
-    def __init__(
-        self, instance: Instance, http: HTTPModule, *, max_connections: int, tls: Callable[[], ssl.SSLContext]
-    ) -> None:
-        self.instance = instance
+    def __init__(self, http: HTTPModule, *, max_connections: int, verify: ssl.SSLContext | bool) -> None:
         self.http = http
         self._max_connections = max_connections
-        self._tls = tls
+        self._verify = verify
         self._lock = threading.Lock()
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self._slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
@@ -87,8 +82,7 @@ class InstancePool:
 
     def _settings(self) -> dict[str, Any]:
         return {
-            # A plain instance needs no trust store, whose loading costs tens of milliseconds.
-            "verify": self._tls() if self.instance.scheme == "https" else False,
+            "verify": self._verify,
             "trust_env": False,
             "limits": self.http.module.Limits(
                 max_connections=self._max_connections,

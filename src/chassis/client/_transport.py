@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from chassis.client._module import HTTPModuleName, http_module, module_of
-from chassis.client._upstreams import ServiceUpstreams
+from chassis.client._upstreams import ServiceUpstreams, is_service_name
 
 if TYPE_CHECKING:
     import httpx2
 
 
 def _service_of(request: Any) -> str:
-    """The service a request is for: the host of its URL."""
+    """The service a request is for: the host of its URL.
+
+    Redirects come here as well. One to another service is followed to that service; one to an
+    address is refused, as it would leave discovery and every guard behind.
+    """
     url = request.url
-    if url.scheme not in ("http", "https") or url.port is not None:
-        raise module_of(request).module.UnsupportedProtocol(
-            f"{url.scheme}://{url.netloc.decode()} is no service: write http://<service>/path, "
-            "without a port; an address of its own is called with a plain client",
-            request=request,
-        )
-    service: str = url.host
-    return service
+    host: str = url.host
+    if url.scheme in ("http", "https") and url.port is None and _names_a_service(host):
+        return host
+    raise module_of(request).module.UnsupportedProtocol(
+        f"{url.scheme}://{url.netloc.decode()} is no service: write http://<service>/path, "
+        "without a port; an address of its own is called with a plain client",
+        request=request,
+    )
+
+
+def _names_a_service(host: str) -> bool:
+    if not is_service_name(host):
+        return False
+    try:
+        ip_address(host)
+    except ValueError:
+        return True
+    return False
 
 
 class AsyncTransport:

@@ -49,6 +49,7 @@ class Upstream:
         self,
         service: str,
         discovery: Callable[[], Discovery],
+        zone: Callable[[], str],
         *,
         options: ClientOptions,
         breaker: BreakerOptions,
@@ -73,6 +74,7 @@ class Upstream:
         self.answered: concurrent.futures.Future[None] = concurrent.futures.Future()
         """Done once discovery has said anything definite about the service."""
         self._discovery = discovery
+        self._zone = zone
         self._opening = threading.Lock()
         self._subscription: ServiceSubscription | None = None
         self._doubts = Occasion(_DOUBTS_EVERY)
@@ -85,6 +87,7 @@ class Upstream:
         if self._subscription is None:
             with self._opening:
                 if self._subscription is None:
+                    self.balancing.locate(self._zone())
                     self._subscription = self._discovery().subscribe(self.service, self._update)
 
     def after_fork_in_child(self) -> None:
@@ -193,10 +196,15 @@ class Upstream:
             register=False,
             bus=self._bus,
         )
-        return InstanceState(instance, breaker, self._new_pool)
+        return InstanceState(breaker, self._new_pool)
 
-    def _new_pool(self, instance: Instance, http: HTTPModule) -> InstancePool:
-        return InstancePool(instance, http, max_connections=self.options.max_connections, tls=self._tls)
+    def _new_pool(self, http: HTTPModule, secure: bool) -> InstancePool:
+        return InstancePool(
+            http,
+            max_connections=self.options.max_connections,
+            # A plain connection needs no trust store, whose loading costs tens of milliseconds.
+            verify=self._tls() if secure else False,
+        )
 
     def _tls(self) -> ssl.SSLContext:
         from chassis.wire import ssl_context

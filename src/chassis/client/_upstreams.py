@@ -20,13 +20,18 @@ from chassis.loadbalancing import BalancingOptions
 _SERVICE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
+def is_service_name(name: str) -> bool:
+    """Whether it can be the host of a URL that calls a service."""
+    return _SERVICE_NAME.fullmatch(name.lower()) is not None
+
+
 def check_service_name(service: str) -> str:
     """``service`` in lower case, as host names are compared.
 
     :raises ConfigError: it cannot be the host of a URL.
     """
     name = service.lower()
-    if not _SERVICE_NAME.fullmatch(name):
+    if not is_service_name(name):
         raise ConfigError(
             f"{service!r} is no service name",
             setting="service",
@@ -40,6 +45,8 @@ class ServiceUpstreams:
 
     :param discovery: gives what knows where the services are; asked at the first call, so that
         clients can be made before anything is configured.
+    :param zone: gives this process's own zone, which balancing prefers where its options name none;
+        asked when ``discovery`` is.
     :param registry: where each upstream, its breakers, its balancing and its retry budget are
         registered as ``client:<service>``, and below it ``/breaker``, ``/balancing``, ``/budget``.
     """
@@ -48,10 +55,12 @@ class ServiceUpstreams:
         self,
         discovery: Callable[[], Discovery],
         *,
+        zone: Callable[[], str] = str,
         registry: PolicyRegistry = policies,
         bus: EventBus = events,
     ) -> None:
         self._discovery = discovery
+        self._zone = zone
         self._registry = registry
         self._bus = bus
         self._lock = threading.Lock()
@@ -79,6 +88,7 @@ class ServiceUpstreams:
                 known = Upstream(
                     service,
                     self._discovery,
+                    self._zone,
                     options=options or ClientOptions(),
                     breaker=breaker or BreakerOptions(),
                     balancing=balancing or BalancingOptions(),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from chassis.client import ClientOptions, HTTPModuleName, async_client, sync_client
 from chassis.core import ConfigError, Discovery, Registrar, Upstreams
 from chassis.core.options import Seconds
+from chassis.loadbalancing import BalancingOptions
 from chassis.metrics import ServerMetrics
 from chassis.server import Address, Endpoints, Lifecycle, ServerEdge, WSGIEdge, WSGILifecycle
 from chassis.service._install import install
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from chassis.breaker import BreakerOptions
     from chassis.config import Settings
+    from chassis.loadbalancing import PolicyName
+    from chassis.retries import HedgeOptions
 
 T = TypeVar("T")
 TaskT = TypeVar("TaskT", bound=TaskFunction)
@@ -131,8 +134,10 @@ class Chassis:
         retries: int | None = None,
         deadline: Seconds | None = None,
         max_in_flight: int | None = None,
+        hedge: HedgeOptions | None = None,
         options: ClientOptions | None = None,
         breaker: BreakerOptions | None = None,
+        balancing: BalancingOptions | PolicyName | None = None,
     ) -> httpx2.AsyncClient:
         """An ``AsyncClient`` for a service: discovered, balanced, guarded, traced.
 
@@ -143,11 +148,23 @@ class Chassis:
         :param retries: further attempts after the first.
         :param deadline: seconds the whole call may take.
         :param max_in_flight: calls at once; None for no limit.
-        :param options: all options at once, in place of the four above.
+        :param hedge: when a slow attempt gets another one beside it.
+        :param options: all options at once, in place of the five above.
         :param breaker: the options of its instances' breakers.
+        :param balancing: how calls are spread over its instances: options, or a policy's name.
         :raises ConfigError: an option cannot be used, or other ones were given before.
         """
-        self._declare(service, options, breaker, timeout, retries, deadline, max_in_flight)
+        self._declare(
+            service,
+            options,
+            breaker,
+            balancing,
+            timeout=timeout,
+            retries=retries,
+            deadline=deadline,
+            max_in_flight=max_in_flight,
+            hedge=hedge,
+        )
         return async_client(self._runtime.upstreams, service, http=self._http)
 
     def sync_client(
@@ -160,25 +177,44 @@ class Chassis:
         max_in_flight: int | None = None,
         options: ClientOptions | None = None,
         breaker: BreakerOptions | None = None,
+        balancing: BalancingOptions | PolicyName | None = None,
     ) -> httpx2.Client:
-        """A ``Client`` for a service; as :meth:`client`, for threads."""
-        self._declare(service, options, breaker, timeout, retries, deadline, max_in_flight)
+        """A ``Client`` for a service; as :meth:`client`, for threads.
+
+        :raises ConfigError: as there, or its calls are to be hedged, which threads cannot do.
+        """
+        self._declare(
+            service,
+            options,
+            breaker,
+            balancing,
+            timeout=timeout,
+            retries=retries,
+            deadline=deadline,
+            max_in_flight=max_in_flight,
+        )
         return sync_client(self._runtime.upstreams, service, http=self._http)
 
     def _declare(
-        self, service: str, options: ClientOptions | None, breaker: BreakerOptions | None, *given: Any
+        self,
+        service: str,
+        options: ClientOptions | None,
+        breaker: BreakerOptions | None,
+        balancing: BalancingOptions | PolicyName | None,
+        **single: Any,
     ) -> None:
-        names = ("timeout", "retries", "deadline", "max_in_flight")
-        single = {name: value for name, value in zip(names, given, strict=True) if value is not None}
-        if options is not None and single:
+        given = {name: value for name, value in single.items() if value is not None}
+        if options is not None and given:
             raise ConfigError(
-                f"{', '.join(single)} given beside options",
+                f"{', '.join(given)} given beside options",
                 setting=f"client:{service}",
                 remedy="put them into the options",
             )
-        if single:
-            options = ClientOptions(**single)
-        self._runtime.upstreams.upstream(service, options, breaker)
+        if given:
+            options = ClientOptions(**given)
+        if isinstance(balancing, str):
+            balancing = BalancingOptions(policy=balancing)
+        self._runtime.upstreams.upstream(service, options, breaker, balancing)
 
     # settings
 

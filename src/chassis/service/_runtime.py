@@ -98,7 +98,9 @@ class Runtime:
         self.health = Health()
         self.registry = PolicyRegistry()
         """The policies of this object's own clients; decorated ones are in the process-wide registry."""
-        self.upstreams = ServiceUpstreams(self._discover, registry=self.registry)
+        self.upstreams = ServiceUpstreams(
+            self._discover, zone=lambda: self.options.registration.zone, registry=self.registry
+        )
         self.ready_listeners: list[Callable[[str, Address], None]] = []
         self.configuration = Configuration(
             self.service,

@@ -1,0 +1,276 @@
+"""A slow attempt gets another one beside it: the first good answer wins, the other leaves no trace."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from chassis.breaker import BreakerOptions, BreakerState
+from chassis.client import ClientOptions, NotHedged, ServiceUpstreams, async_client, sync_client
+from chassis.core import ConfigError, Deadline, EventBus, Outcome, PolicyRegistry, deadline_scope
+from chassis.discovery import MemoryDiscovery
+from chassis.retries import BudgetOptions, HedgeOptions
+from tests.client.calling import Caller, catalog
+from tests.client.scripted import Received, ScriptedServer, answer, hang_up
+from tests.support.waiting import wait_until
+
+Serve = Callable[..., ScriptedServer]
+Hedging = Callable[..., Caller]
+
+SOON = HedgeOptions(delay=0.05, extra_load=1.0)
+SLOW = 0.35
+
+
+@pytest.fixture
+def hedging() -> Iterator[Hedging]:
+    """Makes async callers that hedge after 50 ms, under httpx2 unless they are told otherwise."""
+    with ExitStack() as stack:
+
+        def call(
+            *servers: Any,
+            hedge: HedgeOptions = SOON,
+            breaker: Any = None,
+            module: Any = "httpx2",
+            **options: Any,
+        ) -> Caller:
+            given = ClientOptions(hedge=hedge, **options)
+            caller = stack.enter_context(Caller("async", module, catalog(*servers), given, breaker))
+            caller.upstream.open()
+            return caller
+
+        yield call
+
+
+def first_at(caller: Caller, number: int) -> None:
+    """Make the next call's first attempt go to this instance."""
+    endpoints = caller.upstream.endpoints
+    for _ in range(20):
+        pick = endpoints.pick()
+        assert pick is not None
+        pick.settle(Outcome.IGNORED)
+        if pick.endpoint is endpoints.endpoints()[number - 1]:
+            return
+    raise AssertionError("it is not round robin")
+
+
+def test_a_slow_attempt_is_overtaken_by_one_at_another_instance(serve: Serve, hedging: Hedging) -> None:
+    slow, quick = serve(answer(body=b"slow", delay=SLOW)), serve(answer(body=b"quick"))
+    caller = hedging(slow, quick)
+    first_at(caller, 0)
+    began = time.monotonic()
+    response = caller.get()
+    assert time.monotonic() - began < SLOW - 0.1
+    assert response.text == "quick"
+    info = response.extensions["chassis"]
+    assert (info.hedged, info.attempts, info.instance.port) == (True, 2, quick.port)
+    traces = [server.received[-1].headers["traceparent"].split("-") for server in (slow, quick)]
+    assert traces[0][1] == traces[1][1]  # one trace
+    assert [server.received[-1].headers["x-chassis-attempt"] for server in (slow, quick)] == ["1", "2"]
+
+
+def test_the_one_that_is_overtaken_says_nothing_of_its_instance(serve: Serve, hedging: Hedging) -> None:
+    slow, quick = serve(answer(delay=SLOW)), serve()
+    caller = hedging(slow, quick, breaker=BreakerOptions(consecutive_failures=1))
+    endpoint = caller.upstream.endpoints.endpoints()[0]
+    before = caller.breaker(0).describe()["calls"], endpoint.successes, endpoint.failures
+    first_at(caller, 0)
+    assert caller.get().extensions["chassis"].hedged
+    assert caller.in_flight() == 0
+    assert (caller.breaker(0).describe()["calls"], endpoint.successes, endpoint.failures) == before
+    assert caller.breaker(0).state is BreakerState.CLOSED
+    caller.wait(caller.settle())
+    wait_until(lambda: slow.open_connections == 0, what="the overtaken one's connection to close")
+
+
+def test_trap_55_the_caller_does_not_wait_for_one_that_will_not_be_cancelled(
+    serve: Serve, hedging: Hedging
+) -> None:
+    """Under httpx an attempt in flight cannot be cancelled: it ends on its own, and its answer is closed."""
+    slow, quick = serve(answer(delay=SLOW)), serve()
+    caller = hedging(slow, quick, module="httpx")
+    first_at(caller, 0)
+    began = time.monotonic()
+    assert caller.get().extensions["chassis"].hedged
+    assert time.monotonic() - began < SLOW - 0.1
+    caller.wait(caller.settle())
+    gc.collect()  # a task whose error nobody took would tell the loop's handler, and fail this test
+    assert caller.get().status_code == 200
+
+
+def test_a_quick_attempt_is_left_alone(serve: Serve, hedging: Hedging) -> None:
+    servers = [serve(), serve()]
+    caller = hedging(*servers)
+    infos = [caller.get().extensions["chassis"] for _ in range(10)]
+    assert [(info.attempts, info.hedged) for info in infos] == [(1, False)] * 10
+
+
+def test_there_is_no_hedge_before_enough_was_seen_and_then_after_what_is_usual(
+    serve: Serve, hedging: Hedging
+) -> None:
+    """The delay is what 95 % of the recent answers stayed below."""
+    quick = answer(delay=0.01)
+    servers = [serve(quick), serve(quick)]
+    caller = hedging(*servers, hedge=HedgeOptions(minimum_calls=20, extra_load=1.0))
+    servers[0].script.append(answer(delay=0.4))
+    first_at(caller, 0)
+    assert not caller.get().extensions["chassis"].hedged
+    for _ in range(30):
+        caller.get()
+    servers[0].script.append(answer(delay=0.4))
+    first_at(caller, 0)
+    began = time.monotonic()
+    assert caller.get().extensions["chassis"].hedged
+    assert time.monotonic() - began < 0.35
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "hedged"),
+    [
+        ("POST", {"content": b"one"}, False),
+        ("PUT", {"content": b"one"}, False),
+        ("POST", {"content": b"one", "headers": {"Idempotency-Key": "7"}}, True),
+    ],
+)
+def test_only_what_may_be_under_way_twice_is_hedged(
+    serve: Serve, hedging: Hedging, method: str, options: dict[str, Any], hedged: bool
+) -> None:
+    slow, quick = serve(answer(delay=0.2)), serve()
+    caller = hedging(slow, quick)
+    first_at(caller, 0)
+    assert caller.request(method, "/", **options).extensions["chassis"].hedged is hedged
+
+
+def test_a_streamed_body_is_never_hedged(serve: Serve, hedging: Hedging) -> None:
+    slow, quick = serve(answer(delay=0.2)), serve()
+    caller = hedging(slow, quick)
+    first_at(caller, 0)
+
+    async def parts():  # type: ignore[no-untyped-def]  # an async generator of bytes
+        yield b"one"
+
+    response = caller.request("GET", "/", content=parts(), headers={"Idempotency-Key": "7"})
+    assert not response.extensions["chassis"].hedged
+
+
+def test_one_instance_alone_is_not_asked_twice_at_once(serve: Serve, hedging: Hedging) -> None:
+    server = serve(answer(delay=0.2))
+    assert not hedging(server).get().extensions["chassis"].hedged
+    assert len(server.received) == 1
+
+
+def test_an_instance_whose_breaker_is_not_closed_gets_no_hedge(serve: Serve, hedging: Hedging) -> None:
+    slow, broken = serve(answer(delay=0.2)), serve(answer(500))
+    caller = hedging(slow, broken, breaker=BreakerOptions(consecutive_failures=1, open_for=0.05, probes=1))
+    while caller.breaker(1).state is BreakerState.CLOSED:
+        caller.get()
+    wait_until(lambda: caller.breaker(1).ready, what="a probe to be admitted")
+    asked = len(broken.received)
+    first_at(caller, 0)
+    assert not caller.get().extensions["chassis"].hedged
+    assert len(broken.received) == asked
+
+
+def test_trap_56_without_budget_the_first_attempt_goes_on(serve: Serve, hedging: Hedging) -> None:
+    slow, quick = serve(answer(body=b"slow", delay=0.2)), serve()
+    caller = hedging(slow, quick)
+    caller.policy("/budget").reconfigure(BudgetOptions(ratio=1e-6, per_second=0))
+    first_at(caller, 0)
+    response = caller.get()
+    assert (response.text, response.extensions["chassis"].attempts) == ("slow", 1)
+
+
+def test_a_failure_of_one_lets_the_other_go_on(serve: Serve, hedging: Hedging) -> None:
+    def late_hang_up(connection: Any, request: Received) -> bool:
+        time.sleep(0.15)
+        return hang_up(connection, request)
+
+    failing, slow = serve(late_hang_up), serve(answer(body=b"slow", delay=0.3))
+    caller = hedging(failing, slow, retries=0)
+    first_at(caller, 0)
+    response = caller.get()
+    assert response.text == "slow"
+    assert response.extensions["chassis"].attempts == 2
+    assert caller.upstream.endpoints.endpoints()[0].failures == 1
+
+
+def test_where_both_fail_the_call_is_retried_elsewhere(serve: Serve, hedging: Hedging) -> None:
+    failing = [serve(answer(503, delay=0.15)), serve(answer(503, delay=0.1))]
+    good = serve(answer(body=b"good"))
+    caller = hedging(*failing, good)
+    for number in (0, 1):
+        first_at(caller, number)
+        response = caller.get()
+        assert response.text == "good"
+    assert caller.in_flight() == 0
+
+
+def test_case_38_a_caller_that_leaves_takes_both_attempts_along(
+    serve: Serve, hedging: Hedging, module: Any
+) -> None:
+    """No hedge is left, and the counters are back to zero."""
+    caller = hedging(serve(answer(delay=SLOW)), serve(answer(delay=SLOW)), module=module)
+
+    async def leave() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await caller.client.get("/")
+
+    caller.wait(leave())
+    assert caller.in_flight() == 0
+    caller.wait(caller.settle())
+    assert caller.breaker(0).describe()["calls"] == caller.breaker(1).describe()["calls"] == 0
+
+
+def test_a_deadline_leaves_no_hedge_behind(serve: Serve, hedging: Hedging) -> None:
+    caller = hedging(serve(answer(delay=SLOW)), serve(answer(delay=SLOW)))
+
+    async def call() -> None:
+        with deadline_scope(Deadline.after(0.2)):
+            await caller.client.get("/")
+
+    with pytest.raises(caller.http.module.TimeoutException):
+        caller.wait(call())
+    assert caller.in_flight() == 0
+    caller.wait(caller.settle())
+
+
+def test_a_sync_client_cannot_be_made_for_a_service_that_is_hedged(module: Any) -> None:
+    """A thread cannot be cancelled; said at once, never ignored."""
+    upstreams = ServiceUpstreams(MemoryDiscovery, registry=PolicyRegistry())
+    upstreams.upstream("catalog", ClientOptions(hedge=SOON))
+    with pytest.raises(ConfigError, match="a thread cannot be cancelled"):
+        sync_client(upstreams, "catalog", http=module)
+    async_client(upstreams, "catalog", http=module)
+
+
+def test_hedging_configured_after_a_sync_client_was_made_is_told_of(serve: Serve) -> None:
+    bus = EventBus()
+    told: list[Any] = []
+    bus.subscribe(told.append)
+    server = serve()
+    upstreams = ServiceUpstreams(lambda: catalog(server), registry=PolicyRegistry(), bus=bus)
+    upstream = upstreams.upstream("catalog")
+    with sync_client(upstreams, "catalog") as client:
+        upstream.reconfigure(ClientOptions(hedge=SOON))
+        assert [client.get("/").status_code for _ in range(3)] == [200] * 3
+    upstreams.close()
+    assert [type(event) for event in told] == [NotHedged]
+
+
+def test_hedging_can_be_switched_on_and_off_while_the_client_is_in_use(
+    serve: Serve, hedging: Hedging
+) -> None:
+    slow, quick = serve(answer(delay=0.2)), serve()
+    caller = hedging(slow, quick)
+    caller.get()
+    assert caller.policy().describe()["hedging"]["sent"] <= 1
+    caller.policy().reconfigure(ClientOptions())
+    first_at(caller, 0)
+    assert not caller.get().extensions["chassis"].hedged
+    assert caller.policy().describe()["hedging"] is None
