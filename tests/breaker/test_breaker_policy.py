@@ -704,8 +704,10 @@ def test_transitions_are_events_in_order(make: Any, clock: Clock, bus: EventBus)
         "reason": "1 consecutive failures",
         "calls": 1,
         "failures": 1,
+        "slow": 0,
         "last_failure": "ConnectionError: refused",
     }
+    assert {each.at for each in seen[:2]} == {1_000.0}, "by the breaker's own clock"
     assert isinstance(rejected, BreakerRejected)
     assert not rejected.transition
     assert rejected.retry_after == pytest.approx(5.0, rel=0.1)
@@ -798,14 +800,19 @@ def test_keywords_change_single_options(make: Any) -> None:
     breaker = make(options=BreakerOptions(window=7.0, probes=2), probes=4, consecutive_failures=None)
     assert breaker.options == BreakerOptions(window=7.0, probes=4, consecutive_failures=None)
     every = BreakerOptions(
+        mode="metrics_only",
         failure_rate=0.9,
+        slow_after=0.5,
+        slow_rate=0.7,
         window=1.0,
         minimum_calls=2,
         consecutive_failures=3,
         open_for=4.0,
         open_for_max=5.0,
+        retry_after_max=9.0,
         probes=6,
         probe_concurrency=5,
+        probe_failures=2,
         probe_timeout=8.0,
     )
     from dataclasses import asdict
@@ -832,20 +839,28 @@ def test_describe_tells_state_and_options_as_plain_values(make: Any, clock: Cloc
     breaker = make(open_for=4.0)
     assert breaker.describe() == {
         "state": "closed",
+        "ordered": None,
         "retry_after": 0.0,
         "calls": 0,
         "failures": 0,
+        "slow": 0,
         "refused": 0,
         "last_failure": None,
         "options": {
+            "mode": "automatic",
             "failure_rate": 0.5,
+            "slow_after": None,
+            "slow_rate": 0.5,
             "window": 30.0,
+            "window_calls": None,
             "minimum_calls": 20,
             "consecutive_failures": 1,
             "open_for": 4.0,
             "open_for_max": 60.0,
+            "retry_after_max": 300.0,
             "probes": 3,
             "probe_concurrency": 1,
+            "probe_failures": 0,
             "probe_timeout": 30.0,
         },
     }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import math
+import pickle
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -51,6 +53,31 @@ def test_a_rejection_says_when_to_come_back_and_what_failed_last() -> None:
     )
     assert "64 calls" in str(BulkheadFull("orders", limit=64))
     assert "NO" not in str(NoInstance("x", reason="nothing is registered under this name"))
+
+
+def test_a_breaker_held_open_by_an_operator_says_so_and_promises_no_time() -> None:
+    error = CircuitOpen("payments", last_failure="ReadTimeout: 3 s", state="forced_open")
+    assert error.retry_after is None
+    assert str(error) == "circuit breaker 'payments' is held open by an operator"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Rejected("full", retry_after=2.0),
+        CircuitOpen("payments", retry_after=4.25, last_failure="OSError: no", state="half_open"),
+        BulkheadFull("orders", limit=64),
+        NoInstance("x", reason="nothing is registered under this name", retry_after=1.0),
+    ],
+)
+def test_a_rejection_goes_to_other_processes_whole(error: Rejected) -> None:
+    error.add_note("seen by a worker")
+    for other in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert type(other) is type(error)
+        assert str(other) == str(error)
+        assert other.args == error.args
+        assert other.state_of() == error.state_of()
+        assert other.retry_after == error.retry_after
 
 
 def test_a_config_error_is_a_value_error_with_setting_origin_and_remedy() -> None:

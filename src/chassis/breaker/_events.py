@@ -14,6 +14,7 @@ class BreakerOpened(Event):
     :param open_for: seconds until it admits a probe.
     :param calls: calls in its window at that moment.
     :param failures: how many of them had failed.
+    :param slow: how many of them were slow.
     :param last_failure: type and message of the failure that counted last.
     """
 
@@ -24,6 +25,7 @@ class BreakerOpened(Event):
     open_for: float
     calls: int
     failures: int
+    slow: int
     last_failure: str | None
 
 
@@ -44,14 +46,77 @@ class BreakerClosed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BreakerForcedOpen(Event):
+    """An operator has the breaker refuse every call."""
+
+    name: ClassVar[str] = "breaker.forced_open"
+    level: ClassVar[Level] = "warning"
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreakerDisabled(Event):
+    """An operator has the breaker let every call through and count nothing."""
+
+    name: ClassVar[str] = "breaker.disabled"
+    level: ClassVar[Level] = "warning"
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreakerMetricsOnly(Event):
+    """An operator has the breaker let every call through and only count."""
+
+    name: ClassVar[str] = "breaker.metrics_only"
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreakerWouldOpen(Event):
+    """A breaker in METRICS_ONLY has come to have reason to open; told once until that has passed.
+
+    :param reason: why, as a phrase.
+    :param calls: calls in its window at that moment.
+    :param failures: how many of them had failed.
+    :param slow: how many of them were slow.
+    :param last_failure: type and message of the failure that counted last.
+    """
+
+    name: ClassVar[str] = "breaker.would_open"
+    level: ClassVar[Level] = "warning"
+
+    reason: str
+    calls: int
+    failures: int
+    slow: int
+    last_failure: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class BreakerRejected(Event):
     """The breaker refused one call; told only while somebody listens.
 
-    :param retry_after: seconds until a call has a chance.
+    :param retry_after: seconds until a call has a chance; None if an operator holds it open.
     """
 
     name: ClassVar[str] = "breaker.rejected"
     level: ClassVar[Level] = "debug"
     transition: ClassVar[bool] = False
 
-    retry_after: float
+    retry_after: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreakerKeysExhausted(Event):
+    """So many keys are in trouble at once that further ones go unguarded; told once until that has passed.
+
+    :param keys: how many breakers are kept, none of which may be dropped.
+    """
+
+    name: ClassVar[str] = "breaker.keys_exhausted"
+    level: ClassVar[Level] = "error"
+
+    keys: int

@@ -4,26 +4,32 @@
 
     CLOSED ──too many failures──> OPEN ──its time is up, at the next call──> HALF_OPEN
        ^                           ^                                         │     │
-       │                           └──a probe fails, hangs, or none decides──┘     │
-       └───────────────────────all probes succeed──────────────────────────────────┘
+       │                           └──too many probes fail, or none decides──┘     │
+       └────────────────────────enough probes succeed──────────────────────────────┘
 
-Every admission bears a ticket. All closed calls between two transitions share one number, each
-probe has its own, and a number never comes back: so a result that comes after a transition is
-known as stale by its ticket alone, and can neither trip, close nor confuse a later round.
+and beside these FORCED_OPEN, DISABLED and METRICS_ONLY, which only an operator enters and leaves.
+
+Every admission bears a ticket. All calls between two transitions share one :class:`Generation`, each
+probe has a :class:`Probe` of its own, and no ticket comes back: so a result that comes after a
+transition is known as stale by its ticket alone, and can neither trip, close nor confuse a later round.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeAlias
 
-from chassis.breaker._options import BreakerOptions
+from chassis.breaker._options import BreakerOptions, Mode
 from chassis.core.outcomes import Outcome
-from chassis.core.windows import SlidingCounts
+from chassis.core.windows import RingCounts, SlidingCounts, Tally
 
 _MOST_DOUBLINGS = 60  # beyond it the float would overflow one day; every cap is reached long before
+_NEVER = -math.inf
+_NO_REFUSALS = Tally()  # of all that have never been open
 
 
 class BreakerState(Enum):
@@ -35,16 +41,25 @@ class BreakerState(Enum):
     """Refuses them."""
     HALF_OPEN = "half_open"
     """Lets a few through as probes."""
+    FORCED_OPEN = "forced_open"
+    """Refuses them until an operator says otherwise."""
+    DISABLED = "disabled"
+    """Lets them through and counts nothing, until an operator says otherwise."""
+    METRICS_ONLY = "metrics_only"
+    """Lets them through and counts how they end, but never opens, until an operator says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
     """One change of state.
 
+    :param state: the new one; METRICS_ONLY also each time the breaker begins to have reason to open
+        and may not: then ``would_open``.
     :param reason: why, as a phrase for an operator.
     :param open_for: seconds it will stay open; 0 unless ``state`` is OPEN.
     :param calls: calls the window held.
     :param failures: how many of them had failed.
+    :param slow: how many of them were slow.
     :param last_failure: the failure that counted last.
     """
 
@@ -54,7 +69,46 @@ class Transition:
     open_for: float
     calls: int
     failures: int
+    slow: int
     last_failure: str | None
+    would_open: bool
+
+
+class Generation(Tally):
+    """The ticket of all calls that are let through and counted between two transitions.
+
+    A success that changes nothing but a sum is counted by ``add()`` alone, without a lock. When that
+    is so, the machine tells by ``edge``: whoever counts so reads it after it too, as another thread may
+    have counted a failure meanwhile, by which the success has become one that may open the breaker.
+    """
+
+    __slots__ = ("edge", "slow_after", "timed")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.edge = _NEVER
+        """Before this moment a success that is not slow changes nothing but a sum."""
+        self.slow_after: float | None = None
+        self.timed = True
+        """Whether the moment of a success matters at all."""
+
+
+class Probe:
+    """The ticket of one probe."""
+
+    __slots__ = ("began",)
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+
+
+Ticket: TypeAlias = Generation | Probe
+
+_MODES = {
+    "forced_open": BreakerState.FORCED_OPEN,
+    "disabled": BreakerState.DISABLED,
+    "metrics_only": BreakerState.METRICS_ONLY,
+}
 
 
 class BreakerMachine:
@@ -65,182 +119,342 @@ class BreakerMachine:
 
     __slots__ = (
         "_draw",
+        "_failed",
         "_ignored",
         "_now",
+        "_refused",
         "_rounds",
         "_streak",
         "_succeeded",
-        "_tickets",
-        "_until",
         "_window",
+        "_would_open",
         "closed",
         "last_failure",
+        "length",
         "options",
+        "ordered",
         "probes",
-        "refused",
+        "refusals",
         "state",
         "transitions",
+        "until",
     )
 
     def __init__(self, options: BreakerOptions, *, draw: Callable[[], float] = random.random) -> None:
         self.options = options
-        self.state = BreakerState.CLOSED
-        self.closed = 1
-        """The ticket of closed calls, 0 while not closed: reading it is all a closed call asks."""
-        self.probes: dict[int, float] = {}
-        """Ticket and start of each probe in flight, oldest first."""
-        self.refused = 0
+        self.ordered: Mode | None = None
+        """The mode that was ordered by hand, which goes before that of the options."""
+        self.closed: Generation | None = None
+        """The ticket of calls that are let through and counted: reading it is all such a call asks."""
+        self.until = _NEVER
+        """Calls are refused before this moment, infinity while forced open; not past the lock's holder."""
+        self.length = 0.0
+        """How long the opening was meant to last."""
+        self.probes: dict[Probe, None] = {}
+        """The probes in flight, oldest first."""
+        self.refusals = _NO_REFUSALS
+        """Counts the calls refused, without the lock."""
+        self._refused = 0
         self.last_failure: str | None = None
         self.transitions: list[Transition] = []
         """What happened and was not told yet; the owner takes them out."""
         self._draw = draw
-        self._tickets = 1
-        self._window = SlidingCounts(options.window)
         self._now = 0.0
+        self._window = _window(options)
         self._streak = 0
         self._rounds = 0
-        self._until = 0.0
-        self._succeeded = 0
-        self._ignored = 0
+        self._succeeded = self._failed = self._ignored = 0
+        self._would_open = False
+        self.state = BreakerState.CLOSED
+        self._begin(_MODES.get(options.mode, BreakerState.CLOSED))
 
-    def admit(self, now: float) -> tuple[int, float]:
-        """A ticket for one call; or 0, and the seconds after which a call has a chance."""
-        if self.closed:
+    # ── admission ────────────────────────────────────────────────────────────────────────────
+
+    def admit(self, now: float) -> tuple[Ticket | None, float | None]:
+        """A ticket for one call; or None, and the seconds after which a call has a chance, if known."""
+        if self.closed is not None:
             return self.closed, 0.0
         retry_after = self.retry_after(now)
-        if retry_after > 0.0:
-            self.refused += 1
-            return 0, retry_after
-        self._tickets += 1
-        self.probes[self._tickets] = self._now
-        return self._tickets, 0.0
+        if retry_after != 0.0 or self.state is BreakerState.DISABLED:
+            return None, retry_after
+        probe = Probe(self._now)
+        self.probes[probe] = None
+        return probe, 0.0
 
-    def settle(self, ticket: int, outcome: Outcome, now: float, failure: str | None = None) -> None:
-        """Take a ticket back with how the call ended.
-
-        :param failure: what is kept of the error behind a FAILURE.
-        """
-        if ticket == self.closed:
-            if outcome is not Outcome.IGNORED:
-                self._count(outcome is Outcome.FAILURE, now, failure)
-        elif ticket in self.probes:
-            self._advance(now)
-            del self.probes[ticket]
-            self._judge_round(outcome, failure)
-
-    def succeed(self, ticket: int, now: float) -> None:
-        """Settle a SUCCESS, at the least cost while the window holds no failure."""
-        window = self._window
-        if ticket == self.closed and not window.marked and now < window.edge:
-            window.total += 1
-            self._streak = 0
-        else:
-            self.settle(ticket, Outcome.SUCCESS, now)
-
-    def retry_after(self, now: float) -> float:
-        """Seconds until a call has a chance; 0 if it would be admitted now.
+    def retry_after(self, now: float) -> float | None:
+        """Seconds until a call has a chance; 0 if it would be admitted now, None if nobody can know.
 
         In HALF_OPEN, where all depends on the probes in flight, at most ``open_for``.
         """
         self.poll(now)
         if self.state is BreakerState.OPEN:
-            return self._until - self._now
-        if self.state is BreakerState.CLOSED:
+            return self.until - self._now
+        if self.state is BreakerState.FORCED_OPEN:
+            return None
+        if self.state is not BreakerState.HALF_OPEN:
             return 0.0
-        busy = len(self.probes)
-        if busy < self.options.probe_concurrency and self._succeeded + busy < self.options.probes:
+        busy, options = len(self.probes), self.options
+        if busy < options.probe_concurrency and self._succeeded + self._failed + busy < options.probes:
             return 0.0
-        return min(self.options.open_for, self._lease_end() - self._now)
+        return min(options.open_for, self._lease_end() - self._now)
 
     def poll(self, now: float) -> None:
         """Make the transition that time alone has brought about."""
         self._advance(now)
         if self.state is BreakerState.OPEN:
-            if self._now >= self._until:
-                self._succeeded = self._ignored = 0
+            if self._now >= self.until:
+                self.until = _NEVER
+                self._succeeded = self._failed = self._ignored = 0
                 self._enter(BreakerState.HALF_OPEN, "its time was up")
         elif self.probes and self._now >= self._lease_end():
-            self.last_failure = f"a probe gave no result within {self.options.probe_timeout:g} s"
-            self._open(self.last_failure, grow=True)
+            self.last_failure = f"a probe gave no result within {self.options.lease:g} s"
+            self._open(self.last_failure)
 
-    def counts(self, now: float) -> tuple[int, int]:
-        """Calls and failures in the window."""
-        self._advance(now)
-        self._window.expire(self._now)
-        return self._window.total, self._window.marked
+    def _lease_end(self) -> float:
+        return next(iter(self.probes)).began + self.options.lease
 
-    def reconfigure(self, options: BreakerOptions, now: float) -> None:
-        """Follow ``options`` from now on. What was counted stays; an opening keeps its length."""
-        self._advance(now)
-        if options.window != self.options.window:
-            self._window.resize(options.window, self._now)
-        self.options = options
-        if self.state is BreakerState.HALF_OPEN and self._succeeded >= options.probes:
-            self._close()
+    # ── outcomes ─────────────────────────────────────────────────────────────────────────────
 
-    def _count(self, failed: bool, now: float, failure: str | None) -> None:
+    def settle(
+        self,
+        ticket: Ticket,
+        outcome: Outcome,
+        now: float,
+        *,
+        slow: bool = False,
+        failure: str | None = None,
+        told: float | None = None,
+    ) -> None:
+        """Take a ticket back with how the call ended.
+
+        :param slow: it took longer than ``slow_after``.
+        :param failure: what is kept of the error behind a FAILURE.
+        :param told: the seconds after which that error asks to be called again.
+        """
+        if ticket is self.closed:
+            if outcome is not Outcome.IGNORED:
+                self._count(outcome is Outcome.FAILURE, slow, now, failure, told)
+        elif ticket in self.probes:
+            self._advance(now)
+            del self.probes[ticket]
+            self._judge_round(outcome, slow, failure, told)
+
+    def weigh(self, generation: Generation, now: float) -> None:
+        """See whether the successes that were counted by ``generation.add`` make the breaker open."""
+        if generation is self.closed:
+            self._advance(now)
+            self._collect(generation)
+            self._window.expire(self._now)
+            self._judge(generation, None)
+
+    def _count(self, failed: bool, slow: bool, now: float, failure: str | None, told: float | None) -> None:
+        generation = self.closed
+        assert generation is not None  # noqa: S101 - the ticket was it
         self._advance(now)
-        window, options = self._window, self.options
-        window.record(self._now, marked=failed)
+        self._collect(generation)
+        self._window.record(self._now, marked=failed, slow=slow)
         if failed:
             self._streak += 1
             self.last_failure = failure
-            if options.consecutive_failures is not None and self._streak >= options.consecutive_failures:
-                self._open(f"{self._streak} consecutive failures", grow=True)
-                return
         else:
             self._streak = 0
-        # Also after a success: it may be the call that makes the window speak.
-        if window.marked and window.total >= options.minimum_calls:
-            rate = window.marked / window.total
-            if rate >= options.failure_rate:
-                self._open(f"{rate:.0%} of {window.total} calls failed", grow=True)
+        self._judge(generation, told)
 
-    def _judge_round(self, outcome: Outcome, failure: str | None) -> None:
-        if outcome is Outcome.FAILURE:
-            self.last_failure = failure
-            self._open("a probe failed", grow=True)
-        elif outcome is Outcome.SUCCESS:
-            self._succeeded += 1
-            if self._succeeded >= self.options.probes:
-                self._close()
-        else:
+    def _collect(self, generation: Generation) -> None:
+        """Bring in the successes that were counted without the lock."""
+        # Whatever may come to be decided hereafter is no longer for these alone to see.
+        generation.edge = _NEVER
+        count = generation.take()
+        if count:
+            self._window.add(count)
+            self._streak = 0
+
+    def _judge(self, generation: Generation, told: float | None) -> None:
+        """Open if there is reason to. Also after a success: it may be the call that makes a rate speak."""
+        reason = self._reason_to_open()
+        if reason is not None and self.state is BreakerState.CLOSED:
+            self._open(reason, told=told)
+            return
+        if reason is not None and not self._would_open:
+            self._enter(self.state, reason, would_open=True)
+        self._would_open = reason is not None
+        # With enough calls in the window, or nothing in it but good ones, one more good call lowers
+        # the rates or leaves them: it is no reason to open, and need not be looked at.
+        window = self._window
+        if reason is None and (
+            window.total >= self.options.minimum_calls or not (window.marked or window.slow)
+        ):
+            generation.edge = window.edge
+
+    def _reason_to_open(self) -> str | None:
+        window, options = self._window, self.options
+        if options.consecutive_failures is not None and self._streak >= options.consecutive_failures:
+            return f"{self._streak} consecutive failures"
+        if window.total >= options.minimum_calls:
+            if window.marked and window.marked / window.total >= options.failure_rate:
+                return f"{window.marked / window.total:.0%} of {window.total} calls failed"
+            if window.slow and window.slow / window.total >= options.slow_rate:
+                return f"{window.slow / window.total:.0%} of {window.total} calls were slow"
+        return None
+
+    def _judge_round(self, outcome: Outcome, slow: bool, failure: str | None, told: float | None) -> None:
+        if outcome is Outcome.IGNORED:
             self._ignored += 1
             if self._ignored >= 2 * self.options.probes:
                 # Callers that keep giving up must not hold it half open for ever; but as they say
                 # nothing of the dependency, the next opening is no longer than this one was.
                 self._open("no probe came to a verdict", grow=False)
+        elif outcome is Outcome.FAILURE or slow:
+            # A slow answer is what it may have opened for: closing on one would let all callers wait.
+            self._failed += 1
+            if outcome is Outcome.FAILURE:
+                self.last_failure = failure
+            self._end_round("a probe failed" if outcome is Outcome.FAILURE else "a probe was slow", told)
+        else:
+            self._succeeded += 1
+            self._end_round("", None)
 
-    def _open(self, reason: str, *, grow: bool) -> None:
+    def _end_round(self, failed: str, told: float | None) -> None:
+        """Close or open again if the rest of the round can change nothing.
+
+        :param failed: the reason for opening.
+        """
+        succeeded, options = self._succeeded, self.options
+        if self._failed > options.probe_failures:
+            self._open(failed, told=told)
+        elif succeeded >= options.probes - options.probe_failures:
+            self._begin(BreakerState.CLOSED)
+            self._enter(BreakerState.CLOSED, f"{succeeded} probes succeeded")
+
+    # ── transitions ──────────────────────────────────────────────────────────────────────────
+
+    def order(self, mode: Mode | None, now: float) -> None:
+        """Take ``mode`` whatever the options say; None takes that back and forgets all that was counted."""
+        self._advance(now)
+        self.ordered = mode
+        state = self._due()
+        if mode is None or state is not self.state:
+            self._begin(state)
+            self._enter(state, "it was reset" if mode is None else "it was ordered to")
+
+    def reconfigure(self, options: BreakerOptions, now: float) -> None:
+        """Follow ``options`` from now on. What was counted stays; an opening keeps its length."""
+        before = self._due()
+        self._advance(now)
+        if self.closed is not None:
+            self._collect(self.closed)
+        if (before_seconds := self.options.window_seconds) != options.window_seconds or (
+            self.options.window_calls != options.window_calls
+        ):
+            window = self._window
+            if isinstance(window, SlidingCounts) and before_seconds and options.window_seconds:
+                window.resize(options.window_seconds, self._now)
+            elif isinstance(window, RingCounts) and options.window_calls:
+                window.resize(options.window_calls)
+            else:
+                # Calls of the last seconds do not tell in what order they came, nor the last calls when.
+                self._window = _window(options)
+        self.options = options
+        state = self._due()
+        if state is not before:
+            self._begin(state)
+            self._enter(state, "its options say so")
+        elif self.closed is not None:
+            self._tell_generation(self.closed)
+        elif self.state is BreakerState.HALF_OPEN:
+            self._end_round("fewer probes may fail now", None)
+
+    def counts(self, now: float) -> tuple[int, int, int]:
+        """Calls in the window, and how many of them failed and were slow."""
+        self._advance(now)
+        if self.closed is not None:
+            self._collect(self.closed)
+        window = self._window
+        window.expire(self._now)
+        return window.total, window.marked, window.slow
+
+    def refused(self) -> int:
+        """Calls refused since it was made."""
+        if self.refusals is not _NO_REFUSALS:
+            self._refused += self.refusals.take()
+        return self._refused
+
+    def _due(self) -> BreakerState:
+        """The state that an operator wants, CLOSED standing for the three of the breaker's own."""
+        return _MODES.get(self.ordered or self.options.mode, BreakerState.CLOSED)
+
+    def _open(self, reason: str, *, grow: bool = True, told: float | None = None) -> None:
         if grow:
             self._rounds += 1
+        options = self.options
         doublings = min(self._rounds - 1, _MOST_DOUBLINGS)
-        length = min(self.options.open_for * 2.0**doublings, self.options.open_for_max)
+        length = min(options.open_for * 2.0**doublings, options.open_for_max)
         length *= 0.9 + 0.2 * self._draw()
-        self._until = self._now + length
-        self.closed = 0
+        if told is not None and options.retry_after_max is not None:
+            length = max(length, min(told, options.retry_after_max))
+        self._end_generation()
         self.probes.clear()
+        self.length = length
+        self._refuse_until(self._now + length)
         self._enter(BreakerState.OPEN, reason, open_for=length)
 
-    def _close(self) -> None:
-        calls = self._succeeded
+    def _begin(self, state: BreakerState) -> None:
+        """Start afresh in ``state``, which is none that time ends."""
+        self._end_generation()
+        self.state = state
         self._window.clear()
         self._streak = self._rounds = 0
+        self._would_open = False
         self.probes.clear()
-        self._tickets += 1
-        self.closed = self._tickets
-        self._enter(BreakerState.CLOSED, f"{calls} probes succeeded")
+        self.until = _NEVER
+        if state is BreakerState.FORCED_OPEN:
+            self._refuse_until(math.inf)
+        if state in (BreakerState.CLOSED, BreakerState.METRICS_ONLY):
+            generation = Generation()
+            self._tell_generation(generation)
+            self.closed = generation
 
-    def _enter(self, state: BreakerState, reason: str, *, open_for: float = 0.0) -> None:
+    def _refuse_until(self, moment: float) -> None:
+        if self.refusals is _NO_REFUSALS:
+            self.refusals = Tally()
+        self.until = moment
+
+    def _tell_generation(self, generation: Generation) -> None:
+        """What its calls must know. The next one is looked at, whatever it is."""
+        generation.edge = _NEVER
+        generation.slow_after = self.options.slow_after
+        generation.timed = self.options.window_calls is None
+
+    def _end_generation(self) -> None:
+        if self.closed is not None:
+            # Whoever still counts by it shall come and be told that it is over.
+            self.closed.edge = _NEVER
+            self.closed = None
+
+    def _enter(
+        self, state: BreakerState, reason: str, *, open_for: float = 0.0, would_open: bool = False
+    ) -> None:
         self.state = state
-        calls, failures = self._window.total, self._window.marked
+        window = self._window
         self.transitions.append(
-            Transition(state, self._now, reason, open_for, calls, failures, self.last_failure)
+            Transition(
+                state,
+                self._now,
+                reason,
+                open_for,
+                window.total,
+                window.marked,
+                window.slow,
+                self.last_failure,
+                would_open,
+            )
         )
-
-    def _lease_end(self) -> float:
-        return next(iter(self.probes.values())) + self.options.probe_timeout
 
     def _advance(self, now: float) -> None:
         # A clock that steps back neither shortens nor lengthens anything: time stands still for it.
         self._now = max(self._now, now)
+
+
+def _window(options: BreakerOptions) -> SlidingCounts | RingCounts:
+    seconds = options.window_seconds
+    return RingCounts(options.window_calls or 1) if seconds is None else SlidingCounts(seconds)

@@ -1,32 +1,49 @@
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from contextvars import ContextVar
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar, Unpack
 
-from chassis.breaker._events import BreakerClosed, BreakerHalfOpen, BreakerOpened, BreakerRejected
-from chassis.breaker._machine import BreakerMachine, BreakerState, Transition
-from chassis.breaker._options import BreakerOptions
+from chassis.breaker._events import (
+    BreakerClosed,
+    BreakerDisabled,
+    BreakerForcedOpen,
+    BreakerHalfOpen,
+    BreakerMetricsOnly,
+    BreakerOpened,
+    BreakerRejected,
+    BreakerWouldOpen,
+)
+from chassis.breaker._guards import guard, guard_async
+from chassis.breaker._machine import BreakerMachine, BreakerState, Generation, Ticket, Transition
+from chassis.breaker._options import BreakerFields, BreakerOptions, Mode
+from chassis.breaker._permit import UNCOUNTED, BreakerPermit, held
 from chassis.core.clock import Clock, monotonic
 from chassis.core.errors import CircuitOpen
 from chassis.core.events import Event, EventBus, events
 from chassis.core.forks import tell_after_fork
 from chassis.core.outcomes import Classifier, Outcome, classify_error
-from chassis.core.policies import Admission, Permit, Role, is_awaitable
+from chassis.core.policies import Admission, Permit, is_awaitable
 from chassis.core.registry import policies
 
-_GIVEN_BY_OPTIONS: Any = type("Default", (), {"__repr__": lambda _: "<as in options>"})()
+T = TypeVar("T")
+
 _LONGEST_FAILURE = 200
+_INFINITY = float("inf")
+_SUCCESS, _FAILURE, _IGNORED = Outcome.SUCCESS, Outcome.FAILURE, Outcome.IGNORED  # slow to find in 3.11
+
+# Neither goes through a constructor: see _refusal.
+_new_event = object.__new__
+_new_error = BaseException.__new__
 
 
 class CircuitBreaker(Admission):
     """Stops calling what keeps failing, and finds out by a few probes when it works again.
 
     One breaker may guard plain, async, generator and async generator functions, from any number of
-    threads and event loops (asyncio or trio) at once. It holds its lock for no call.
+    threads and event loops (asyncio or trio) at once. It holds its lock for no call. Blocks of code it
+    guards by ``with breaker.guarded():``, in ``async`` code too.
 
     :param name: unique among the live breakers of the process, unless ``register`` is false.
     :param options: all options at once; the other keywords change single fields of it. Their
@@ -39,48 +56,26 @@ class CircuitBreaker(Admission):
     """
 
     kind = "breaker"
-    role = Role.BREAKER
 
     def __init__(
         self,
         name: str,
         *,
-        failure_rate: float = _GIVEN_BY_OPTIONS,
-        window: float = _GIVEN_BY_OPTIONS,
-        minimum_calls: int = _GIVEN_BY_OPTIONS,
-        consecutive_failures: int | None = _GIVEN_BY_OPTIONS,
-        open_for: float = _GIVEN_BY_OPTIONS,
-        open_for_max: float = _GIVEN_BY_OPTIONS,
-        probes: int = _GIVEN_BY_OPTIONS,
-        probe_concurrency: int = _GIVEN_BY_OPTIONS,
-        probe_timeout: float = _GIVEN_BY_OPTIONS,
         options: BreakerOptions | None = None,
         classify: Classifier = classify_error,
         clock: Clock = monotonic,
         register: bool = True,
         bus: EventBus = events,
+        **fields: Unpack[BreakerFields],
     ) -> None:
-        fields = {
-            "failure_rate": failure_rate,
-            "window": window,
-            "minimum_calls": minimum_calls,
-            "consecutive_failures": consecutive_failures,
-            "open_for": open_for,
-            "open_for_max": open_for_max,
-            "probes": probes,
-            "probe_concurrency": probe_concurrency,
-            "probe_timeout": probe_timeout,
-        }
-        given: dict[str, Any] = {
-            field: value for field, value in fields.items() if value is not _GIVEN_BY_OPTIONS
-        }
         self.name = name
         self.classify = classify
-        self._defaults = replace(options or BreakerOptions(), **given)
+        self._defaults = replace(options or BreakerOptions(), **fields)
         self._machine = BreakerMachine(self._defaults)
         self._clock = clock
         self._bus = bus
         self._telling = False
+        self._last_use = 0  # for a family of them
         # Re-entrant: a collection that starts inside may close a forgotten generator, whose permit
         # comes back to this very breaker in this very thread.
         self._lock = threading.RLock()
@@ -103,9 +98,9 @@ class CircuitBreaker(Admission):
         return self.retry_after == 0.0
 
     @property
-    def retry_after(self) -> float:
-        """Seconds until a call has a chance, 0 if it would be admitted now."""
-        if self._machine.closed:
+    def retry_after(self) -> float | None:
+        """Seconds until a call has a chance, 0 if it would be admitted now, None if an operator decides."""
+        if self._machine.closed is not None:
             return 0.0
         with self._lock:
             retry_after = self._machine.retry_after(self._clock())
@@ -124,25 +119,61 @@ class CircuitBreaker(Admission):
 
     def describe(self) -> Mapping[str, Any]:
         """State, counts and options, as plain values."""
+        return {**self._describe(), "options": self.options.describe()}
+
+    def _describe(self) -> dict[str, Any]:
         self._poll()
         machine = self._machine
         with self._lock:
             now = self._clock()
-            calls, failures = machine.counts(now)
+            calls, failures, slow = machine.counts(now)
             return {
                 "state": machine.state.value,
+                "ordered": machine.ordered,
                 "retry_after": machine.retry_after(now),
                 "calls": calls,
                 "failures": failures,
-                "refused": machine.refused,
+                "slow": slow,
+                "refused": machine.refused(),
                 "last_failure": machine.last_failure,
-                "options": asdict(machine.options),
             }
 
+    @property
+    def _droppable(self) -> bool:
+        """Whether another one in its place, fresh from the same options, would do the same."""
+        machine = self._machine
+        return machine.ordered is None and machine.state not in (BreakerState.OPEN, BreakerState.HALF_OPEN)
+
+    # ── orders ───────────────────────────────────────────────────────────────────────────────
+
     def reconfigure(self, options: BreakerOptions) -> None:
-        """Follow ``options`` from now on. What was counted stays, calls in flight end as they began."""
+        """Follow ``options`` from now on. What was counted stays, calls in flight end as they began.
+
+        Another ``mode`` begins with nothing counted, once no order by hand stands against it.
+        """
         with self._lock:
             self._machine.reconfigure(options, self._clock())
+        self._tell()
+
+    def force_open(self) -> None:
+        """Refuse every call until :meth:`reset`, whatever the options say: isolate the dependency."""
+        self._order("forced_open")
+
+    def disable(self) -> None:
+        """Let every call through and count nothing until :meth:`reset`, whatever the options say."""
+        self._order("disabled")
+
+    def metrics_only(self) -> None:
+        """Let every call through and only count until :meth:`reset`, whatever the options say."""
+        self._order("metrics_only")
+
+    def reset(self) -> None:
+        """Forget what was counted and ordered by hand, and begin anew in the mode of the options."""
+        self._order(None)
+
+    def _order(self, mode: Mode | None) -> None:
+        with self._lock:
+            self._machine.order(mode, self._clock())
         self._tell()
 
     # ── admitting ────────────────────────────────────────────────────────────────────────────
@@ -152,100 +183,161 @@ class CircuitBreaker(Admission):
 
         :raises CircuitOpen: the breaker is open, or as many probes as allowed are in flight.
         """
-        ticket = self._machine.closed
-        return _BreakerPermit(self, ticket) if ticket else self._acquire_probe()
+        generation = self._machine.closed
+        if generation is None:
+            return self._acquire_probe()
+        slow_after = generation.slow_after
+        return BreakerPermit(self, generation, None if slow_after is None else self._clock() + slow_after)
 
     def _acquire_probe(self) -> Permit:
-        holding = _held.get()
+        now = self._clock()
+        if now < self._machine.until:
+            raise self._refusal(now)
+        holding = held.get()
         with self._lock:
             if holding is not None and holding.is_probe_of(self):
                 # The probe's own work calls this breaker again: the probe's end judges both.
-                return _RIDING
-            ticket, retry_after = self._machine.admit(self._clock())
+                return UNCOUNTED
+            ticket, retry_after = self._machine.admit(now)
         if self._machine.transitions:
             self._tell()
-        if not ticket:
-            if self._bus.listening:
-                self._bus.emit(BreakerRejected(subject=self._subject, retry_after=retry_after))
-            raise CircuitOpen(self.name, retry_after=retry_after, last_failure=self._machine.last_failure)
+        if ticket is None:
+            if retry_after == 0.0:
+                return UNCOUNTED
+            raise self._probe_refusal(now, retry_after)
+        slow_after = self._machine.options.slow_after
+        slow_at = None if slow_after is None else now + slow_after
+        if isinstance(ticket, Generation):  # it closed meanwhile
+            return BreakerPermit(self, ticket, slow_at)
         while holding is not None and holding.settled:
             holding = holding.outer  # or the chain would grow with every probe of a long-lived thread
-        permit = _BreakerPermit(self, ticket, outer=holding)
-        _held.set(permit)
+        permit = BreakerPermit(self, ticket, slow_at, holding)
+        held.set(permit)
         return permit
 
-    def _settle(self, ticket: int, outcome: Outcome, error: BaseException | None) -> None:
-        # Text, as the error itself would keep frames and request bodies alive; and made before the
-        # lock is taken, as it runs the error's own code.
-        failure = _failure_text(error) if outcome is Outcome.FAILURE else None
-        now = self._clock()
+    def _refusal(self, now: float) -> CircuitOpen:
+        """What to raise while open, which is before ``until``. Takes no lock and reads no context.
+
+        Written out, as a breaker that is open does this on every call, and should cost its callers
+        no more than one that is closed.
+        """
+        machine, bus = self._machine, self._bus
+        until = machine.until
+        retry_after, state = None, "forced_open"
+        if until != _INFINITY:
+            retry_after, state = until - now, "open"
+            if retry_after > machine.length:  # the clock stepped back
+                retry_after = machine.length
+        machine.refusals.add()
+        if bus.listening:
+            event = _new_event(BreakerRejected)
+            fields = event.__dict__
+            fields["subject"] = self._subject
+            fields["at"] = now
+            fields["retry_after"] = retry_after
+            bus.emit(event)
+        error = _new_error(CircuitOpen, self.name)
+        error.name = self.name
+        error.retry_after = retry_after
+        error.last_failure = machine.last_failure
+        error.state = state
+        return error
+
+    def _probe_refusal(self, now: float, retry_after: float | None) -> CircuitOpen:
+        machine, bus = self._machine, self._bus
+        machine.refusals.add()
+        if bus.listening:
+            bus.emit(BreakerRejected(subject=self._subject, at=now, retry_after=retry_after))
+        return CircuitOpen(
+            self.name,
+            retry_after=retry_after,
+            last_failure=machine.last_failure,
+            state=machine.state.value,
+        )
+
+    def answered(self, permit: Permit) -> None:
+        """What is waited for has come, so whether it was slow is decided; the rest is the consumer's pace."""
+        if isinstance(permit, BreakerPermit):
+            permit.answered(self._clock())
+
+    def settle(self, permit: Permit, result: Any, error: BaseException | None) -> None:
+        if error is not None and isinstance(error, CircuitOpen) and error.name == self.name:
+            # Its own refusal of a call further in, whatever the classifier makes of refusals.
+            permit.settle(_IGNORED, error)
+        else:
+            Admission.settle(self, permit, result, error)
+
+    def _judge(self, generation: Generation, result: Any, slow_at: float | None) -> None:
+        """As :meth:`settle`, for a result and without a permit."""
+        try:
+            outcome = self.classify(result, None)
+        except Exception as broken:  # noqa: BLE001 - the guarded call's own result must stand
+            self._settle(generation, _FAILURE, broken, slow_at)
+        else:
+            self._settle(generation, outcome, None, slow_at)
+
+    def _settle(
+        self, ticket: Ticket, outcome: Outcome, error: BaseException | None, slow_at: float | None
+    ) -> None:
         machine = self._machine
+        now = self._clock()
+        slow = slow_at is not None and now > slow_at
+        if type(ticket) is Generation:
+            if outcome is _IGNORED:
+                return
+            if outcome is _SUCCESS and not slow and now < ticket.edge:
+                ticket.add()
+                if now >= ticket.edge:
+                    self._weigh(ticket)
+                return
+        failure = told = None
+        if outcome is _FAILURE:
+            # Text, as the error itself would keep frames and request bodies alive; and made before
+            # the lock is taken, as it runs the error's own code.
+            failure, told = _failure_text(error), _told(error)
         with self._lock:
-            machine.settle(ticket, outcome, now, failure)
+            machine.settle(ticket, outcome, now, slow=slow, failure=failure, told=told)
         if machine.transitions:
             self._tell()
 
+    def _weigh(self, generation: Generation) -> None:
+        with self._lock:
+            self._machine.weigh(generation, self._clock())
+        if self._machine.transitions:
+            self._tell()
+
     # ── decorating ───────────────────────────────────────────────────────────────────────────
-    # Nearly all calls succeed while the breaker is closed. What it does for those stands here in
-    # one frame, without a permit object; everything else takes the general way. The clock is read
-    # and the lock taken by hand, as a with statement would double the time the lock costs; it is
-    # taken inside the try, as a signal handler that raises may run right after it.
 
     def guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        general = super().guard(function)
-        machine = self._machine
-
-        @functools.wraps(function)
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            ticket = machine.closed
-            if not ticket or self.classify is not classify_error:
-                return general(*args, **kwargs)
-            try:
-                result = function(*args, **kwargs)
-            except BaseException as error:
-                self.settle(_BreakerPermit(self, ticket), None, error)
-                raise
-            if is_awaitable(result):
-                return self.run_awaitable(result, functools.partial(function, *args, **kwargs))
-            now = self._clock()
-            lock = self._lock
-            try:
-                lock.acquire()
-                machine.succeed(ticket, now)
-            finally:
-                lock.release()
-            if machine.transitions:
-                self._tell()
-            return result
-
-        return guarded
+        return guard(function, self, self._find, self.classify, self._clock)
 
     def guard_async(self, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        general = super().guard_async(function)
-        machine = self._machine
+        return guard_async(function, self, self._find, self.classify, self._clock)
 
-        @functools.wraps(function)
-        async def guarded_async(*args: Any, **kwargs: Any) -> Any:
-            ticket = machine.closed
-            if not ticket or self.classify is not classify_error:
-                return await general(*args, **kwargs)
-            try:
-                result = await function(*args, **kwargs)
-            except BaseException as error:
-                self.settle(_BreakerPermit(self, ticket), None, error)
-                raise
-            now = self._clock()
-            lock = self._lock
-            try:
-                lock.acquire()
-                machine.succeed(ticket, now)
-            finally:
-                lock.release()
-            if machine.transitions:
-                self._tell()
-            return result
+    def _find(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CircuitBreaker:
+        return self
 
-        return guarded_async
+    def _call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """A plain function's call under a permit, which goes with the awaitable if there comes one."""
+        permit = self.acquire()
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            self.settle(permit, None, error)
+            raise
+        if is_awaitable(result):
+            return self._await(permit, result)
+        self.settle(permit, result, None)
+        return result
+
+    async def _await(self, permit: Permit, awaitable: Awaitable[T]) -> T:
+        try:
+            result = await awaitable
+        except BaseException as error:
+            self.settle(permit, None, error)
+            raise
+        self.settle(permit, result, None)
+        return result
 
     # ── telling ──────────────────────────────────────────────────────────────────────────────
 
@@ -269,23 +361,9 @@ class CircuitBreaker(Admission):
                 waiting, machine.transitions = machine.transitions, []
             try:
                 for transition in waiting:
-                    self._bus.emit(self._event(transition))
+                    self._bus.emit(_event(self._subject, transition))
             finally:
                 self._telling = False
-
-    def _event(self, transition: Transition) -> Event:
-        if transition.state is BreakerState.OPEN:
-            return BreakerOpened(
-                subject=self._subject,
-                reason=transition.reason,
-                open_for=transition.open_for,
-                calls=transition.calls,
-                failures=transition.failures,
-                last_failure=transition.last_failure,
-            )
-        if transition.state is BreakerState.HALF_OPEN:
-            return BreakerHalfOpen(subject=self._subject)
-        return BreakerClosed(subject=self._subject, reason=transition.reason)
 
     def after_fork_in_child(self) -> None:
         """Another thread may have held the lock; counts and state go on, per process."""
@@ -293,48 +371,31 @@ class CircuitBreaker(Admission):
         self._telling = False
 
 
-class _BreakerPermit:
-    """One admission; ``outer`` is the permit this context held before it."""
-
-    __slots__ = ("_breaker", "_ticket", "outer")
-
-    def __init__(self, breaker: CircuitBreaker, ticket: int, *, outer: _BreakerPermit | None = None) -> None:
-        self._breaker: CircuitBreaker | None = breaker
-        self._ticket = ticket
-        self.outer = outer
-
-    def settle(self, outcome: Outcome, error: BaseException | None = None) -> None:
-        breaker = self._breaker
-        if breaker is not None:
-            # Let go of the breaker: this permit may stay behind in a context variable.
-            self._breaker = None
-            breaker._settle(self._ticket, outcome, error)
-
-    @property
-    def settled(self) -> bool:
-        """Whether it has been given back."""
-        return self._breaker is None
-
-    def is_probe_of(self, breaker: CircuitBreaker) -> bool:
-        """Whether this permit, or one held around it, is a probe of ``breaker`` still in flight."""
-        permit: _BreakerPermit | None = self
-        while permit is not None:
-            if permit._breaker is breaker and permit._ticket in breaker._machine.probes:
-                return True
-            permit = permit.outer
-        return False
-
-
-class _RidingPermit:
-    """Leave within a probe in flight: nothing to give back."""
-
-    def settle(self, outcome: Outcome, error: BaseException | None = None) -> None:
-        """The probe's own outcome counts."""
-
-
-_RIDING = _RidingPermit()
-_held: ContextVar[_BreakerPermit | None] = ContextVar("chassis_breaker_probe", default=None)
-"""The innermost probe of this context, so that its own nested calls are not refused."""
+def _event(subject: str, transition: Transition) -> Event:
+    at, reason = transition.at, transition.reason
+    window: dict[str, Any] = {
+        "calls": transition.calls,
+        "failures": transition.failures,
+        "slow": transition.slow,
+        "last_failure": transition.last_failure,
+    }
+    if transition.would_open:
+        return BreakerWouldOpen(subject=subject, at=at, reason=reason, **window)
+    match transition.state:
+        case BreakerState.OPEN:
+            return BreakerOpened(
+                subject=subject, at=at, reason=reason, open_for=transition.open_for, **window
+            )
+        case BreakerState.HALF_OPEN:
+            return BreakerHalfOpen(subject=subject, at=at)
+        case BreakerState.FORCED_OPEN:
+            return BreakerForcedOpen(subject=subject, at=at, reason=reason)
+        case BreakerState.DISABLED:
+            return BreakerDisabled(subject=subject, at=at, reason=reason)
+        case BreakerState.METRICS_ONLY:
+            return BreakerMetricsOnly(subject=subject, at=at, reason=reason)
+        case BreakerState.CLOSED:
+            return BreakerClosed(subject=subject, at=at, reason=reason)
 
 
 def _failure_text(error: BaseException | None) -> str:
@@ -345,3 +406,14 @@ def _failure_text(error: BaseException | None) -> str:
     except Exception:  # noqa: BLE001 - an error that cannot be printed is still a failure
         text = type(error).__name__
     return text[:_LONGEST_FAILURE]
+
+
+def _told(error: BaseException | None) -> float | None:
+    """The seconds after which ``error`` asks to be called again, if it bears such a number."""
+    try:
+        told = getattr(error, "retry_after", None)
+    except Exception:  # noqa: BLE001 - the property's own error; the failure counts all the same
+        return None
+    if isinstance(told, int | float) and not isinstance(told, bool) and 0 <= told < _INFINITY:
+        return told
+    return None

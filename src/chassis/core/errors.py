@@ -19,9 +19,16 @@ At the httpx edge each of the first two is the HTTP module's own error too (a ``
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ChassisError(Exception):
     """Base of everything chassis raises on its own account."""
+
+    def state_of(self) -> dict[str, Any]:
+        """All that was set on it, by name: what a copy must be given besides ``args``."""
+        slots = [name for kind in type(self).__mro__ for name in kind.__dict__.get("__slots__", ())]
+        return {**{name: getattr(self, name) for name in slots if hasattr(self, name)}, **self.__dict__}
 
 
 class Rejected(ChassisError):
@@ -31,9 +38,23 @@ class Rejected(ChassisError):
     :param retry_after: seconds after which a new try makes sense; None if nobody can know.
     """
 
+    # A slot costs a third of an entry in a dictionary that is made for the purpose.
+    __slots__ = ("retry_after",)
+
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by the constructor, which may ask for more than ``args``.
+        return _restored, (type(self), self.args, self.state_of())
+
+
+def _restored(kind: type[Rejected], args: tuple[Any, ...], state: dict[str, Any]) -> Rejected:
+    error = kind.__new__(kind, *args)
+    for name, value in state.items():
+        setattr(error, name, value)
+    return error
 
 
 class CircuitOpen(Rejected):
@@ -42,17 +63,28 @@ class CircuitOpen(Rejected):
     :param name: the breaker's name.
     :param retry_after: seconds until it admits a probe; None if an operator holds it open.
     :param last_failure: type and message of the failure that counted last, or None.
+    :param state: what it is: ``open``, ``half_open`` or ``forced_open``.
     """
 
+    __slots__ = ("last_failure", "name", "state")
+
     def __init__(
-        self, name: str, *, retry_after: float | None = None, last_failure: str | None = None
+        self,
+        name: str,
+        *,
+        retry_after: float | None = None,
+        last_failure: str | None = None,
+        state: str = "open",
     ) -> None:
         # The message is made in __str__: a rejection must stay cheap, and most are never printed.
         super().__init__(name, retry_after=retry_after)
         self.name = name
         self.last_failure = last_failure
+        self.state = state
 
     def __str__(self) -> str:
+        if self.state == "forced_open":
+            return f"circuit breaker {self.name!r} is held open by an operator"
         when = "" if self.retry_after is None else f"; it admits a probe in {self.retry_after:.3g} s"
         why = f" (last failure: {self.last_failure})" if self.last_failure else ""
         return f"circuit breaker {self.name!r} is open{when}{why}"

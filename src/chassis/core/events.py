@@ -60,12 +60,9 @@ class EventBus:
         self._lock = threading.Lock()
         self._listeners: tuple[Listener, ...] = ()
         self._kept: deque[Event] = deque(maxlen=keep)
-        self.listener_errors = 0
-
-    @property
-    def listening(self) -> bool:
+        self.listening = False
         """Whether anybody listens: refusal events need not be built otherwise."""
-        return bool(self._listeners)
+        self.listener_errors = 0
 
     def emit(self, event: Event) -> None:
         """Tell all listeners, or keep the event if there are none and it is a transition."""
@@ -79,7 +76,10 @@ class EventBus:
                     self._kept.append(event)
                     return
         for listener in listeners:
-            self._tell(listener, event)
+            try:
+                listener(event)
+            except Exception:  # noqa: BLE001 - any listener error is the listener's own
+                self.listener_errors += 1
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Tell ``listener`` of every event from now on, and of the kept ones first.
@@ -90,20 +90,19 @@ class EventBus:
             kept = tuple(self._kept) if not self._listeners else ()
             self._kept.clear()
             self._listeners = (*self._listeners, listener)
+            self.listening = True
         for event in kept:
-            self._tell(listener, event)
+            try:
+                listener(event)
+            except Exception:  # noqa: BLE001 - as above
+                self.listener_errors += 1
 
         def unsubscribe() -> None:
             with self._lock:
                 self._listeners = tuple(each for each in self._listeners if each is not listener)
+                self.listening = bool(self._listeners)
 
         return unsubscribe
-
-    def _tell(self, listener: Listener, event: Event) -> None:
-        try:
-            listener(event)
-        except Exception:  # noqa: BLE001 - any listener error is the listener's own
-            self.listener_errors += 1
 
 
 events = EventBus()

@@ -12,7 +12,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from enum import Enum
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Protocol, Self, TypeAlias, TypeVar, cast
 
 from chassis.core.outcomes import Classifier, Outcome
 
@@ -198,6 +198,23 @@ class Admission(Policy):
         else:
             permit.settle(outcome, error)
 
+    def answered(self, permit: Permit) -> None:
+        """What the call was made for has begun to come, and ``permit`` is held on to its end.
+
+        For whoever judges how long the callee took: the rest of the time is the consumer's. Told of
+        the first item of a generator, and by an edge when the headers have come.
+        """
+
+    def guarded(self) -> Guarded:
+        """For ``with`` and ``async with``: the block is one call. Made anew for each of them.
+
+        An error that leaves the block is judged by the classifier, and so is what was given as its
+        ``result``; a block that ends without either is a SUCCESS.
+
+        :raises Rejected: on entering, if the call is refused.
+        """
+        return Guarded(self)
+
     def begin(self, start: Callable[[], Stream]) -> Stream:
         permit = self.acquire_sync()
         try:
@@ -205,6 +222,7 @@ class Admission(Policy):
         except BaseException as error:
             self.settle(permit, None, error)
             raise
+        self.answered(permit)
         stream.permits.append((self, permit))
         return stream
 
@@ -215,8 +233,55 @@ class Admission(Policy):
         except BaseException as error:
             self.settle(permit, None, error)
             raise
+        self.answered(permit)
         stream.permits.append((self, permit))
         return stream
+
+
+_SUCCESS = Outcome.SUCCESS  # slow to find in Python 3.11
+_NO_RESULT: Any = object()
+
+
+class Guarded:
+    """One guarded block, see :meth:`Admission.guarded`.
+
+    An object of each block's own, as blocks in generators and tasks do not end in the order they began.
+    """
+
+    __slots__ = ("_admission", "_permit", "result")
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._permit: Permit | None = None
+        self.result: Any = _NO_RESULT
+        """Give it what the call returned, if the classifier shall judge that."""
+
+    def __enter__(self) -> Self:
+        self._begin(self._admission.acquire_sync() if self._permit is None else None)
+        return self
+
+    async def __aenter__(self) -> Self:
+        self._begin(await self._admission.acquire_async() if self._permit is None else None)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        permit = self._permit
+        if permit is None:
+            return
+        if error is None and self.result is _NO_RESULT:
+            permit.settle(_SUCCESS)
+        else:
+            self._admission.settle(permit, self.result, error)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    def _begin(self, permit: Permit | None) -> None:
+        if permit is None:
+            raise RuntimeError("a guarded block is one call: ask for another guarded() for the next one")
+        self._permit = permit
 
 
 class Stream:
@@ -292,13 +357,13 @@ def is_async_callable(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(_innermost(function))
 
 
-_PLAIN = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
+NEVER_AWAITABLE = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
 """Known not to be awaitable: asking a type that is not costs more than the rest of a guard."""
 
 
 def is_awaitable(value: Any) -> bool:
     """Whether ``value`` can be awaited."""
-    return type(value) not in _PLAIN and hasattr(type(value), "__await__")
+    return type(value) not in NEVER_AWAITABLE and hasattr(type(value), "__await__")
 
 
 def _innermost(function: Any) -> Any:
