@@ -68,8 +68,7 @@ class HTTPModule:
         # Neither constructor fits both bases, and the state is all there already.
         new: Any = merged.__new__(merged)
         new.args = error.args
-        state = error.state_of() if hasattr(error, "state_of") else vars(error)
-        for name, value in state.items():
+        for name, value in error.state_of().items():
             setattr(new, name, value)
         new.request = request
         return cast(ChassisError, new)

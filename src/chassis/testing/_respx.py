@@ -134,7 +134,8 @@ def _own_error(error: Any, request: Any) -> Exception:
         # Neither constructor fits both bases, and the state is all there already.
         own: Any = kind.__new__(kind)
         own.args = error.args
-        own.__dict__.update(error.__dict__)
+        for name, value in error.state_of().items():
+            setattr(own, name, value)
     else:
         names = [each.__name__ for each in type(error).__mro__]
         own = getattr(module, next(name for name in names if hasattr(module, name)))(str(error))
