@@ -37,6 +37,7 @@ class Peer:
     :param kinds: which functions it guards.
     :param trips: whether failing calls can open it at once.
     :param heard: what hears of a refused call: a listener attached, or nothing.
+    :param keyed: a breaker for each key, around a plain function; the key is its argument.
     :param fresh: an object alone, for its memory; None if the decorator is all there is.
     :param pair: its retry around its breaker.
     """
@@ -49,6 +50,7 @@ class Peer:
     kinds: str = "sync async"
     trips: bool = True
     heard: str = "no listener"
+    keyed: Made | None = None
     fresh: Made | None = None
     retry: Made | None = None
     pair: Made | None = None
@@ -56,12 +58,17 @@ class Peer:
     rate: Made | None = None
     fallback: Made | None = None
     hedge: Made | None = None
+    timeout: Made | None = None
     note: str = ""
 
     @property
     def name(self) -> str:
         """As it stands in the report."""
         return f"{self.distribution}{', ' * bool(self.variant)}{self.variant}"
+
+
+NAMES = [str(number) for number in range(1_000)]
+"""Keys for those who take names only, made before they are timed."""
 
 
 # ── breakers ─────────────────────────────────────────────────────────────────────────────────
@@ -78,6 +85,28 @@ def _interlock(m: Any) -> Any:
 
 def _interlock_pair(m: Any) -> Any:
     return m.Pipeline.builder().retry(attempts=3).circuit_breaker(_interlock(m)).build()
+
+
+def _interlock_keyed(m: Any) -> Any:
+    registry = m.Registry(config=m.Config(minimum_number_of_calls=5))
+
+    def guard(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda key: registry.get(NAMES[key]).call(function, key)
+
+    return guard
+
+
+def _purgatory_keyed(m: Any) -> Any:
+    factory = m.SyncCircuitBreakerFactory()
+
+    def guard(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def guarded(key: Any) -> Any:
+            with factory.get_breaker(NAMES[key]):
+                return function(key)
+
+        return guarded
+
+    return guard
 
 
 def _pyresilience(m: Any, **options: Any) -> Any:
@@ -116,6 +145,7 @@ PEERS = (
         rate=lambda m: m.limiter(rate=1e9, burst=1e9),
         fallback=lambda m: m.fallback(value=0, on=Failure),
         hedge=lambda m: m.hedge(30.0),
+        timeout=lambda m: m.timeout(30.0),
         note="consecutive failures; loses its probe's place on cancellation",
     ),
     Peer(
@@ -130,11 +160,13 @@ PEERS = (
         distribution="purgatory",
         breaker=lambda m: m.SyncCircuitBreakerFactory(5, 3600)("peer"),
         breaker_async=lambda m: m.AsyncCircuitBreakerFactory(5, 3600)("peer"),
+        keyed=_purgatory_keyed,
         note="consecutive failures; no half-open limit; cancellation counts as failure",
     ),
     Peer(
         distribution="nopanic",
         breaker=_nopanic,
+        keyed=lambda m: m.keyed(lambda key: _nopanic(m), key=lambda key: key),
         heard="a listener",
         fresh=_nopanic,
         retry=lambda m: m.retry(attempts=3, on=Failure, backoff=0.0),
@@ -143,6 +175,7 @@ PEERS = (
         rate=lambda m: m.rate_limit(1e9),
         fallback=lambda m: m.fallback(0, on=Failure),
         hedge=lambda m: m.hedge(delay=30.0),
+        timeout=lambda m: m.timeout(30.0),
         note="failure rate; a probe that hangs blocks it for good",
     ),
     Peer(
@@ -178,6 +211,7 @@ PEERS = (
         distribution="interlock-cb",
         module="interlock",
         breaker=_interlock,
+        keyed=_interlock_keyed,
         fresh=lambda m: m.CircuitBreaker(name="peer"),
         heard="a listener",
         pair=_interlock_pair,
@@ -196,6 +230,7 @@ PEERS = (
         bulkhead=lambda m: m.resilient(bulkhead=m.BulkheadConfig(max_concurrent=64)),
         rate=lambda m: m.resilient(rate_limiter=m.RateLimiterConfig(max_calls=10**9, period=1.0)),
         fallback=lambda m: m.resilient(fallback=m.FallbackConfig(handler=0, fallback_on=[Failure])),
+        timeout=lambda m: m.resilient(timeout=m.TimeoutConfig(seconds=30.0)),
         note="consecutive failures; no half-open limit; one decorator for all, so each part pays for it",
     ),
     Peer(
@@ -233,6 +268,7 @@ PEERS = (
         kinds="async",
         trips=False,
         breaker=lambda m: m.cutout(0.5, 30, Exception),
+        timeout=lambda m: m.timeout(30.0),
         note="failure rate; opens only after all its buckets were filled, so it is not seen refusing",
     ),
     Peer(
@@ -265,6 +301,13 @@ PEERS = (
         variant="fallback",
         kinds="async",
         fallback=lambda m: m.fallback(_zero, on=Failure),
+    ),
+    Peer(
+        distribution="hyx",
+        module="hyx.timeout",
+        variant="timeout",
+        kinds="async",
+        timeout=lambda m: m.timeout(30.0),
     ),
     Peer(
         distribution="hyx",

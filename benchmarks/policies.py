@@ -12,13 +12,13 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks._peers import PEERS, Failure, Peer, listener
+from benchmarks._peers import NAMES, PEERS, Failure, Peer, listener
 from benchmarks.harness import Benchmark, Case, Run, bytes_each, calls, calls_async, main
-from chassis.breaker import BreakerOptions, CircuitBreaker
+from chassis.breaker import CircuitBreaker, KeyedBreakers
 from chassis.core import EventBus, Pipeline
 from chassis.fallbacks import Fallback
-from chassis.limits import Bulkhead, Timeout
-from chassis.retries import Retry
+from chassis.limits import Bulkhead, LoadShedder, RateLimit, Timeout
+from chassis.retries import BudgetOptions, Hedge, Retry, RetryBudget
 
 ARGUMENT = 7
 SYNC, ASYNC = "bare call", "bare call, async"
@@ -111,15 +111,27 @@ def calls_in_loop(make: Callable[[], Callable[[int], Any]]) -> Run:
 
 
 def over(keys: tuple[int, ...], function: Callable[[int], Any]) -> Run:
-    """Calls with one key after the other; the last result says only that calls were made."""
+    """Calls with one key after the other, which all have been seen before."""
+    for key in keys:
+        function(key)
 
     def run(n: int) -> bool:
         result = None
         for key in itertools.islice(itertools.cycle(keys), n):
             result = function(key)
-        return result in keys
+        return result is not None
 
     return run
+
+
+def in_time(function: Callable[[int], Any]) -> Callable[[int], Any]:
+    """What the standard library has for an async call."""
+
+    async def guarded(value: int) -> Any:
+        async with asyncio.timeout(30.0):
+            return await function(value)
+
+    return guarded
 
 
 def opened(run: Run) -> str:
@@ -187,12 +199,7 @@ class Comparison:
 
 def breaker(name: str, **more: Any) -> CircuitBreaker:
     """A breaker with the defaults, and slow-call detection."""
-    return CircuitBreaker(name, **SLOW_CALLS, **more)
-
-
-SLOW_CALLS: dict[str, Any] = (
-    {"slow_after": 1.0} if "slow_after" in BreakerOptions.__dataclass_fields__ else {}
-)
+    return CircuitBreaker(name, slow_after=1.0, **more)
 
 
 def build(bench: Benchmark) -> None:
@@ -205,6 +212,7 @@ def build(bench: Benchmark) -> None:
         retries(compare, kind)
         pipelines(compare, kind)
         others(compare, kind)
+    keyed(compare)
     memory(compare)
 
 
@@ -234,6 +242,18 @@ def refused(compare: Comparison, kind: str) -> None:
             compare.bench.target(name, at_most=38)
 
 
+def keyed(compare: Comparison) -> None:
+    """A breaker for each of 1,000 keys, which take turns."""
+    group, keys = "breaker by key", tuple(range(len(NAMES)))
+    compare.add_run(group, "bare", over(keys, bare), True, kind="sync")
+    one = compare.add_run(group, "chassis, one breaker", over(keys, breaker("one")(bare)), True, kind="sync")
+    many = KeyedBreakers("many", key=lambda key: key, slow_after=1.0)
+    ours = compare.add_run(group, "chassis", over(keys, many(bare)), True, kind="sync")
+    compare.bench.target(ours, at_most=8, less=one)
+    for peer, make in compare.peers("keyed", "sync"):
+        compare.add_run(group, peer.name, over(keys, make()(bare)), True, kind="sync")
+
+
 def memory(compare: Comparison) -> None:
     """What one more breaker takes, before its first call."""
     bench = compare.bench
@@ -249,7 +269,9 @@ def retries(compare: Comparison, kind: str) -> None:
     ours = compare.add("retry, first success", "chassis", Retry(f"first {kind}", on=Failure), kind=kind)
     compare.bench.target(ours, at_most=5)
     compare.add_peers("retry, first success", "retry", kind=kind)
-    guards = [("chassis", Retry(f"second {kind}", on=Failure, wait_base=0.0))]
+    # Every call is tried again, which no budget is made for; the others have none.
+    plenty = RetryBudget(BudgetOptions(ratio=1.0, per_second=1e6))
+    guards = [("chassis", Retry(f"second {kind}", on=Failure, wait_base=0.0, budget=plenty))]
     guards += [(peer.name, make()) for peer, make in compare.peers("retry", kind)]
     for who, guard in guards:
         if kind == "sync":
@@ -289,11 +311,16 @@ def others(compare: Comparison, kind: str) -> None:
     """The rest, on a call that succeeds and is not limited."""
     compare.add("bulkhead", "chassis", Bulkhead(f"alone {kind}", limit=64), kind=kind)
     compare.add_peers("bulkhead", "bulkhead", kind=kind)
+    compare.add("rate limit", "chassis", RateLimit(f"alone {kind}", rate=10**9), kind=kind)
     compare.add_peers("rate limit", "rate", kind=kind)
+    compare.add("load shedding", "chassis", LoadShedder(f"alone {kind}"), kind=kind)
     compare.add("fallback", "chassis", Fallback(0, on=Failure), kind=kind)
     compare.add_peers("fallback", "fallback", kind=kind)
     compare.add("deadline", "chassis", Timeout(30.0), kind=kind)
     if kind == "async":
+        compare.add("deadline", "asyncio.timeout", in_time, kind=kind)
+        compare.add_peers("deadline", "timeout", kind=kind)
+        compare.add("hedge, not needed", "chassis", Hedge(idempotent=True, delay=30.0), kind=kind)
         compare.add_peers("hedge, not needed", "hedge", kind=kind)
 
 

@@ -202,6 +202,16 @@ def test_overrides_of_the_block_are_undone() -> None:
     assert (kept.options.failure_rate, changed.options.failure_rate) == (0.1, 0.5)
 
 
+def test_breakers_of_a_module_are_closed_again() -> None:
+    """What one test has opened must not refuse the next one's calls."""
+    registry = PolicyRegistry()
+    before = opened("of a module")
+    registry.register(before)
+    with isolated_policies(registry):
+        assert_state(before, "open")
+    assert_state(before, "closed")
+
+
 def test_isolation_holds_when_the_block_fails() -> None:
     """A failing test is the one that needs it most."""
     with pytest.raises(RuntimeError), isolated_policies():

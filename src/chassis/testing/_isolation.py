@@ -11,7 +11,8 @@ def isolated_policies(registry: PolicyRegistry = policies) -> Iterator[PolicyReg
     """Undo at the end of the block what it did to the registry of named policies.
 
     Inside, policies made before are known as ever. Afterwards the names given inside are free
-    again, though their policies may live on, and overrides are what they were before.
+    again, though their policies may live on; overrides are what they were before; and the policies
+    of before that can be reset (breakers) have forgotten what they counted.
 
     :param registry: default: the registry of the process.
     """
@@ -25,3 +26,7 @@ def isolated_policies(registry: PolicyRegistry = policies) -> Iterator[PolicyReg
             registry.override(overrides)
             registry._policies.clear()
             registry._policies.update(known)
+        for policy in known.values():
+            reset = getattr(policy, "reset", None)
+            if reset is not None:
+                reset()
