@@ -1,0 +1,116 @@
+"""One hedged call, by the pure machine that tasks and threads are driven by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chassis.core.errors import Rejected
+from chassis.core.outcomes import classify_error
+from chassis.retries import HedgeMachine, HedgeOptions
+from chassis.retries._hedge_call import Ended, HedgedCall
+
+
+def call(*, extra: int = 1, share: bool = True, machine: HedgeMachine | None = None) -> HedgedCall:
+    machine = machine or HedgeMachine(HedgeOptions(delay=1.0, extra=extra, extra_load=1.0))
+    for _ in range(10 if share else 0):
+        machine.begin(0.0)
+    return HedgedCall(
+        machine,
+        None,
+        classify=classify_error,
+        permanent=lambda error: isinstance(error, KeyError),
+        delay=1.0,
+        now=0.0,
+    )
+
+
+def test_waits_for_each_delay_in_turn() -> None:
+    """And for nothing once all may be sent that there are."""
+    each = call(extra=2)
+    assert each.wait(0.25) == 0.75
+    assert each.wait(9.0) == 0.0
+    assert each.send(1.0) == 1
+    assert each.wait(1.5) == 0.5
+    assert each.send(2.0) == 2
+    assert each.wait(2.0) is None
+
+
+def test_refused_it_waits_for_nothing_more() -> None:
+    """Load that is spent now is not asked for again by the same call."""
+    each = call(share=False)
+    assert each.send(1.0) is None
+    assert each.wait(1.0) is None
+    assert each.sent == 1
+    assert each.over(Ended(0, "answer", None), 2.0)
+
+
+def test_what_could_not_be_sent_is_not_waited_for() -> None:
+    """The call's own end is the end."""
+    each = call()
+    number = each.send(1.0)
+    assert number is not None
+    each.unsent(number)
+    error = OSError()
+    assert each.over(Ended(0, None, error), 2.0)
+    assert each.error is error
+
+
+@pytest.mark.parametrize(
+    ("winner", "others", "observed"),
+    [(0, (), 3.0), (1, (), 3.0), (1, (0,), None)],
+)
+def test_what_is_observed(winner: int, others: tuple[int, ...], observed: float | None) -> None:
+    """The call itself, to its success or to the moment it was overtaken; not one that had failed."""
+    machine = HedgeMachine(HedgeOptions(minimum_calls=1, extra_load=1.0))
+    each = call(machine=machine)
+    each.send(1.0)
+    for number in others:
+        each.over(Ended(number, None, OSError()), 2.0)
+    assert each.over(Ended(winner, "answer", None), 3.0)
+    assert machine.delay(3.0) == (None if observed is None else pytest.approx(observed, rel=0.07))
+
+
+ends = st.sampled_from(["answer", "fails", "is refused", "is permanent", "is cancelled"])
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), ends), max_size=12), st.integers(1, 3))
+def test_call_is_over_with_its_first_success_or_its_last_failure(
+    steps: list[tuple[bool, int, str]], extra: int
+) -> None:
+    """In whatever order its attempts are sent and end."""
+    each, running, ended = call(extra=extra), {0}, list[Any]()
+    for number_of_step, (send, number, end) in enumerate(steps):
+        if send:
+            if each.wait(number_of_step) is not None:
+                sent = each.send(number_of_step)
+                assert sent == each.sent - 1 <= extra
+                assert sent is not None
+                running.add(sent)
+            continue
+        if number not in running:
+            continue
+        running.discard(number)
+        error: BaseException | None = {
+            "answer": None,
+            "fails": OSError(number),
+            "is refused": Rejected(str(number)),
+            "is permanent": KeyError(number),
+            "is cancelled": GeneratorExit(),
+        }[end]
+        over = each.over(Ended(number, number, error), float(number_of_step))
+        ended.append(error)
+        assert over == (end in {"answer", "is permanent", "is cancelled"} or not running)
+        if over:
+            assert each.winner == (number if end == "answer" else None)
+            if end == "answer":
+                assert (each.result, each.error) == (number, None)
+            elif end != "is refused":
+                assert each.error is error
+            else:
+                real = [one for one in ended if not isinstance(one, Rejected)]
+                assert each.error is (real or ended)[-1]
+            return
