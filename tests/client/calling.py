@@ -20,6 +20,7 @@ class Caller:
 
     :param colour: ``async`` or ``sync``.
     :param module: ``httpx2`` or ``httpx``.
+    :param upstreams: another caller's, to share.
     """
 
     def __init__(
@@ -32,12 +33,13 @@ class Caller:
         *,
         balancing: BalancingOptions | None = None,
         zone: str = "",
+        upstreams: ServiceUpstreams | None = None,
     ) -> None:
         self.http = http_module(module)
         self.discovery: Any = discovery
         self.registry = PolicyRegistry()
         self.bus = EventBus()
-        self.upstreams = ServiceUpstreams(
+        self.upstreams = upstreams or ServiceUpstreams(
             lambda: discovery, zone=lambda: zone, registry=self.registry, bus=self.bus
         )
         self.upstream = self.upstreams.upstream("catalog", options, breaker, balancing)

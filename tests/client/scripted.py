@@ -126,9 +126,10 @@ class ScriptedServer:
     @staticmethod
     def _read(stream: object) -> Received | None:
         line = stream.readline()  # type: ignore[attr-defined]  # a binary reader
-        if not line:
-            return None
-        method, target, _ = line.decode().split(" ", 2)
+        words = line.decode("latin-1").split(" ")
+        if len(words) != 3 or not words[2].startswith("HTTP/"):
+            return None  # the end, or no HTTP: the beginning of TLS, say
+        method, target, _ = words
         headers: dict[str, str] = {}
         while line := stream.readline().decode("latin-1").strip():  # type: ignore[attr-defined]  # as above
             name, _, value = line.partition(":")
