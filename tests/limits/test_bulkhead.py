@@ -523,6 +523,27 @@ def test_trap_33_threads_asyncio_and_trio_share_its_places(make: Any) -> None:
     assert gate.describe()["in_flight"] == 0
 
 
+def test_place_given_back_while_somebody_lines_up_is_seen(make: Any) -> None:
+    """Places are given back without the lock: one that comes free in that very moment is not overlooked."""
+    gate, waited = make(limit=2, queue=1, wait=30), []
+    threads: list[threading.Thread] = []
+
+    class Watched(list[None]):
+        def append(self, place: None) -> None:
+            # Between the look for waiters and the giving back: the other place goes, one lines up.
+            gate.acquire()
+            threads.append(threading.Thread(target=lambda: waited.append(gate.acquire_sync())))
+            threads[0].start()
+            until(lambda: gate.describe()["waiting"] == 1)
+            super().append(place)
+
+    gate._machine.free = Watched([None, None])
+    gate(lambda: None)()
+    threads[0].join(5)
+    assert len(waited) == 1
+    assert gate.describe()["in_flight"] == 2
+
+
 def test_place_of_a_waiter_whose_loop_is_gone_goes_on(make: Any) -> None:
     """A loop closed under its tasks must not keep a place for ever."""
     gate = make(limit=1, queue=5, wait=60)

@@ -179,7 +179,7 @@ def test_machine_agrees_with_a_list_of_calls(steps: list[tuple[str, int, int]]) 
         elif step == "change":
             limit = 1 + number
             each.reconfigure(LoadShedderOptions(max_in_flight=limit, hopeless=True, hopeless_share=0.5), now)
-        assert each.places.in_flight == len(inside)
+        assert each.in_flight == len(inside)
 
 
 # ── admission ────────────────────────────────────────────────────────────────────────────────

@@ -325,3 +325,124 @@ def test_trap_60_impossible_durations_are_refused(seconds: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         Timeout(seconds)
     assert caught.value.setting == "seconds"
+
+
+# ── many calls, one timer ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.asyncio
+async def test_each_call_of_a_decorated_function_has_its_own_time() -> None:
+    """They share one timer of the loop; each ends at its own, early ones before late ones."""
+    ended: list[tuple[int, float]] = []
+
+    @timeout(0.1)
+    async def call(number: int, seconds: float) -> int:
+        began = time.monotonic()
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            ended.append((number, time.monotonic() - began))
+            raise
+        return number
+
+    async def begin(number: int) -> Any:
+        await asyncio.sleep(number * 0.01)
+        return await call(number, 60 if number % 2 else 0)
+
+    results = await asyncio.gather(*(begin(number) for number in range(8)), return_exceptions=True)
+    assert results[::2] == [0, 2, 4, 6]
+    assert all(isinstance(each, DeadlineExceeded) for each in results[1::2])
+    assert [number for number, _ in ended] == [1, 3, 5, 7]
+    assert all(0.09 <= took < 5 for _, took in ended)
+    assert all(isinstance(each.__cause__, asyncio.CancelledError) for each in results[1::2])
+
+
+@pytest.mark.asyncio
+async def test_expired_call_that_ends_otherwise_ends_as_it_does() -> None:
+    """A result in spite of the cancellation stands, so does an error of its own; the task is as before."""
+
+    @timeout(0.02)
+    async def call(error: Exception | None) -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            if error is not None:
+                raise error from None
+        return "kept"
+
+    assert await call(None) == "kept"
+    with pytest.raises(LookupError):
+        await call(LookupError())
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    await asyncio.sleep(0)
+
+
+@pytest.mark.asyncio
+async def test_cancellation_from_outside_at_the_same_time_stays_cancellation() -> None:
+    """Both arrive: the one from outside counts, as with asyncio's own timeout."""
+    entered = asyncio.Event()
+
+    @timeout(0.05)
+    async def call() -> None:
+        entered.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            time.sleep(0.1)  # its own time is up as well now
+            await asyncio.sleep(0.01)
+            raise
+
+    task = asyncio.create_task(call())
+    await entered.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_decorated_function_in_one_loop_after_another_and_under_trio() -> None:
+    """Each loop has a timer of its own; a closed one is forgotten."""
+
+    @timeout(0.02)
+    async def call(sleep: Any, seconds: float) -> float:
+        await sleep(seconds)
+        return left()
+
+    for run, sleep in ((asyncio.run, asyncio.sleep), (trio_run, trio.sleep), (asyncio.run, asyncio.sleep)):
+        assert run(call(sleep, 0)) <= 0.02
+        with pytest.raises(DeadlineExceeded):
+            run(call(sleep, 60))
+
+
+def trio_run(coroutine: Any) -> Any:
+    """As ``asyncio.run``."""
+
+    async def main() -> Any:
+        return await coroutine
+
+    return trio.run(main)
+
+
+@pytest.mark.asyncio
+async def test_trap_48_decorated_function_inside_an_earlier_deadline_has_no_more_than_that() -> None:
+    """Whether it was set by a block or by the server."""
+
+    @timeout(60)
+    async def call() -> None:
+        assert left() <= 0.05
+        await asyncio.sleep(60)
+
+    with deadline_scope(Deadline.after(0.05)), pytest.raises(DeadlineExceeded):
+        await call()
+    with deadline_scope(Deadline.after(-1)), pytest.raises(DeadlineExceeded):
+        await call()
+
+    @timeout(60)
+    def plain() -> float:
+        return left()
+
+    with deadline_scope(Deadline.after(0.05)):
+        assert plain() <= 0.05
+    with deadline_scope(Deadline.after(-1)), pytest.raises(DeadlineExceeded):
+        plain()

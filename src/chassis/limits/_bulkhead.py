@@ -12,7 +12,7 @@ from chassis.core.errors import BulkheadFull
 from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
 from chassis.core.outcomes import Outcome, classify_error
-from chassis.core.policies import Admission, Permit, Role, is_awaitable
+from chassis.core.policies import NEVER_AWAITABLE, Admission, Permit, Role, is_awaitable
 from chassis.core.registry import policies
 from chassis.limits._events import BulkheadRejected
 from chassis.limits._machine import BulkheadMachine, Waiter
@@ -160,10 +160,8 @@ class Bulkhead(Admission):
         """Give the place back; how the call ended is nothing to a bulkhead."""
         permit.settle(Outcome.IGNORED)
 
-    # While a place beside the last one is free, a call costs two short holds of the lock and no
-    # permit object; everything else takes the general way. The lock is taken by hand, as a with
-    # statement would double its time, and inside the try, as a signal handler that raises may run
-    # right after it.
+    # While a place is free, a call takes it and gives it back without the lock and without a permit
+    # object; everything else takes the general way.
 
     def guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
         general = super().guard(function)
@@ -171,21 +169,22 @@ class Bulkhead(Admission):
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             machine = self._machine
-            lock = self._lock
             try:
-                lock.acquire()
-                entered = machine.in_flight + 1 < machine.limit
-                if entered:
-                    machine.in_flight += 1
-            finally:
-                lock.release()
-            if not entered:
+                place = machine.free.pop()
+            except IndexError:
                 return general(*args, **kwargs)
             try:
+                if not machine.free:
+                    machine.pace.filled(self._clock())
                 result = function(*args, **kwargs)
             finally:
-                self._leave(machine)
-            if is_awaitable(result):
+                if machine.free and not machine.attention:
+                    machine.free.append(place)
+                    if machine.attention:
+                        self._settle(machine)  # type: ignore[unreachable]  # by another thread it is not
+                else:
+                    self._leave(machine)
+            if type(result) not in NEVER_AWAITABLE and is_awaitable(result):
                 return self.run_awaitable(result, functools.partial(function, *args, **kwargs))
             return result
 
@@ -197,20 +196,21 @@ class Bulkhead(Admission):
         @functools.wraps(function)
         async def guarded_async(*args: Any, **kwargs: Any) -> Any:
             machine = self._machine
-            lock = self._lock
             try:
-                lock.acquire()
-                entered = machine.in_flight + 1 < machine.limit
-                if entered:
-                    machine.in_flight += 1
-            finally:
-                lock.release()
-            if not entered:
+                place = machine.free.pop()
+            except IndexError:
                 return await general(*args, **kwargs)
             try:
+                if not machine.free:
+                    machine.pace.filled(self._clock())
                 return await function(*args, **kwargs)
             finally:
-                self._leave(machine)
+                if machine.free and not machine.attention:
+                    machine.free.append(place)
+                    if machine.attention:
+                        self._settle(machine)  # type: ignore[unreachable]  # by another thread it is not
+                else:
+                    self._leave(machine)
 
         return guarded_async
 
@@ -223,18 +223,17 @@ class Bulkhead(Admission):
         seconds, left = self._options.wait, remaining()
         if left is not None and left < seconds:
             seconds = left
-        if seconds <= 0:
+        if seconds <= 0 or machine.queue == 0:
             raise self._refusal(machine)
         return self._clock() + seconds
 
     def _line_up(self, machine: BulkheadMachine, wake: Callable[[], object]) -> Waiter:
         waiter = Waiter(wake)
-        gone: Waiter | None = None
         with self._lock:
+            gone = machine.line_up(waiter)
             # A place may have come free since it was first asked for.
-            waiter.granted = machine.enter(self._clock)
-            if not waiter.granted:
-                gone = machine.line_up(waiter)
+            lucky = machine.settled()
+        self._wake(machine, lucky)
         if gone is waiter:
             raise self._refusal(machine)
         if gone is not None:
@@ -256,16 +255,14 @@ class Bulkhead(Admission):
         self._wake(machine, lucky)
 
     def _leave(self, machine: BulkheadMachine) -> None:
-        lock = self._lock
-        try:
-            lock.acquire()
-            if machine.in_flight < machine.limit:
-                # Some place was free, so nobody waits.
-                machine.in_flight -= 1
-                return
+        with self._lock:
             lucky = machine.leave(self._clock)
-        finally:
-            lock.release()
+        self._wake(machine, lucky)
+
+    def _settle(self, machine: BulkheadMachine) -> None:
+        """Somebody lined up while a place was given back without the lock."""
+        with self._lock:
+            lucky = machine.settled()
         self._wake(machine, lucky)
 
     def _wake(self, machine: BulkheadMachine, lucky: Iterable[Waiter]) -> None:

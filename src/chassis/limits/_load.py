@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import Literal, TypeAlias
 
-from chassis.limits._machine import BulkheadMachine
+from chassis.limits._machine import Pace
 from chassis.limits._options import LoadShedderOptions
 
 Reason: TypeAlias = Literal["in_flight", "lag", "hopeless"]
@@ -41,15 +40,17 @@ class LoadMachine:
         "_late_since",
         "_now",
         "_options",
+        "_pace",
         "_probing_since",
+        "in_flight",
         "lag",
-        "places",
         "refused",
     )
 
     def __init__(self, options: LoadShedderOptions) -> None:
         self._options = options
-        self.places = BulkheadMachine(_limit(options), 0)
+        self.in_flight = 0
+        self._pace = Pace()
         self.refused: dict[Reason, int] = {"in_flight": 0, "lag": 0, "hopeless": 0}
         self.lag = 0.0
         """What was measured last, in seconds."""
@@ -74,23 +75,28 @@ class LoadMachine:
         elif left is not None and options.hopeless and self._is_hopeless(left):
             reason = "hopeless"
             self._now.hopeless += 1
-        elif self.places.enter(lambda: now):
-            return None
-        else:
+        elif options.max_in_flight is not None and self.in_flight >= options.max_in_flight:
             reason = "in_flight"
+        else:
+            self.in_flight += 1
+            if self.in_flight == options.max_in_flight:
+                self._pace.filled(now)
+            return None
         self.refused[reason] += 1
         return reason
 
     def leave(self, now: float, took: float | None) -> None:
         """A call has ended; ``took`` seconds if it did what it was to do."""
-        self.places.leave(lambda: now)
+        if self.in_flight == self._options.max_in_flight:
+            self._pace.freed(now)
+        self.in_flight -= 1
         if took is not None and self._options.hopeless:
             self._turn(now)
             self._now.quickest = min(self._now.quickest, took)
 
     def retry_after(self, reason: Reason, now: float) -> float:
         """Seconds after which it may be otherwise."""
-        return self.places.retry_after(now) if reason == "in_flight" else self._options.interval
+        return self._pace.next_free(now) if reason == "in_flight" else self._options.interval
 
     def _is_hopeless(self, left: float) -> bool:
         quickest = min(self._now.quickest, self._before.quickest)
@@ -138,8 +144,5 @@ class LoadMachine:
     def reconfigure(self, options: LoadShedderOptions, now: float) -> None:
         """Follow ``options`` from now on; what is in flight, and what was measured, stays."""
         self._options = options
-        self.places.resize(_limit(options), 0, lifo=False, clock=lambda: now)
-
-
-def _limit(options: LoadShedderOptions) -> int:
-    return sys.maxsize if options.max_in_flight is None else options.max_in_flight
+        self._pace = Pace()
+        self._pace.filled(now)

@@ -8,12 +8,14 @@ from chassis.core.options import Seconds, check_count, check_fraction, check_sec
 
 Order: TypeAlias = Literal["fifo", "lifo"]
 
+_MOST_PLACES = 1_000_000  # each takes eight bytes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkheadOptions:
     """How many calls may be in flight at once, and how many more may wait for that.
 
-    :param limit: calls in flight.
+    :param limit: calls in flight, a million at most.
     :param queue: callers that may wait for a place; 0 refuses at once.
     :param wait: seconds a caller waits at most, less if its deadline comes sooner.
     :param order: who of those that wait is next. ``fifo``: who came first; a full queue refuses who
@@ -29,6 +31,12 @@ class BulkheadOptions:
 
     def __post_init__(self) -> None:
         check_count("limit", self.limit)
+        if self.limit > _MOST_PLACES:
+            raise ConfigError(
+                f"{self.limit!r} places limit nothing",
+                setting="limit",
+                remedy=f"give as many as may run at once, at most {_MOST_PLACES}",
+            )
         check_count("queue", self.queue, least=0)
         check_seconds("wait", self.wait)
         if self.order not in ("fifo", "lifo"):

@@ -98,7 +98,7 @@ class LoadShedder(Admission):
         machine = self._machine
         with self._lock:
             return {
-                "in_flight": machine.places.in_flight,
+                "in_flight": machine.in_flight,
                 "refused": dict(machine.refused),
                 "lag": machine.lag,
                 "late": machine.late(self._clock()),
@@ -164,7 +164,7 @@ class LoadShedder(Admission):
     def _refusal(self, machine: LoadMachine, reason: Reason, now: float) -> Overloaded:
         with self._lock:
             retry_after = machine.retry_after(reason, now)
-            in_flight = machine.places.in_flight
+            in_flight = machine.in_flight
         if self._bus.listening:
             self._bus.emit(
                 LoadShed(subject=self._subject, reason=reason, in_flight=in_flight, retry_after=retry_after)

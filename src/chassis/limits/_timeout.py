@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -10,7 +11,7 @@ from chassis.core.clock import monotonic
 from chassis.core.deadline import PASSED, Deadline, deadline_at, deadline_scope
 from chassis.core.errors import DeadlineExceeded
 from chassis.core.options import check_seconds
-from chassis.core.policies import Operation, Policy, Role, is_awaitable
+from chassis.core.policies import NEVER_AWAITABLE, Operation, Policy, Role, is_awaitable
 
 if TYPE_CHECKING:
     import asyncio
@@ -44,6 +45,7 @@ class Timeout(Policy):
         check_seconds("seconds", seconds)
         self.seconds = seconds
         self.name = f"{seconds:g} s"
+        self._not_in_time = f"not done within the time it was given (at most {self.name})"
 
     async def run(self, operation: Operation[T]) -> T:
         async with _Use(self):
@@ -56,26 +58,78 @@ class Timeout(Policy):
 
     def guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
         seconds = self.seconds
+        hold, leave, held = deadline_at.set, deadline_at.reset, deadline_at.get
 
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             now = monotonic()
             at = now + seconds
-            outer = deadline_at.get()
+            outer = held()
             if outer is not None and outer < at:
                 if outer <= now:
                     raise DeadlineExceeded(PASSED)
                 at = outer
-            token = deadline_at.set(at)
+            token = hold(at)
             try:
                 result = function(*args, **kwargs)
             finally:
-                deadline_at.reset(token)
-            if is_awaitable(result):
+                leave(token)
+            if type(result) not in NEVER_AWAITABLE and is_awaitable(result):
                 return self.run_awaitable(result, functools.partial(function, *args, **kwargs))
             return result
 
         return guarded
+
+    def guard_async(self, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        # Only here, as plain functions need no event loop.
+        import asyncio
+
+        from chassis.limits._expiry import Expiries
+
+        general = super().guard_async(function)
+        expiries = Expiries(self.seconds)
+        seconds, numbers = self.seconds, itertools.count()
+        running_loop, current_task, cancelled = (
+            asyncio.get_running_loop,
+            asyncio.current_task,
+            asyncio.CancelledError,
+        )
+        hold, leave, held = deadline_at.set, deadline_at.reset, deadline_at.get
+
+        @functools.wraps(function)
+        async def guarded_async(*args: Any, **kwargs: Any) -> Any:
+            at = monotonic() + seconds
+            outer = held()
+            try:
+                loop = running_loop()
+            except RuntimeError:
+                return await general(*args, **kwargs)  # under trio
+            task = current_task(loop)
+            if task is None or (outer is not None and outer < at):
+                return await general(*args, **kwargs)
+            expiry = expiries.by_loop.get(loop) or expiries.add(loop)
+            number = next(numbers)
+            expiry.running[number] = (at, task)
+            if not expiry.watched:
+                expiry.watch()
+            # As asyncio.timeout does: cancellations from outside are told from our own by their number.
+            cancelling = task.cancelling()
+            token = hold(at)
+            try:
+                result = await function(*args, **kwargs)
+            except BaseException as error:
+                if expiry.running.pop(number, None) is not None:
+                    raise
+                if task.uncancel() <= cancelling and isinstance(error, cancelled):
+                    raise DeadlineExceeded(self._not_in_time) from error
+                raise
+            finally:
+                leave(token)
+            if expiry.running.pop(number, None) is None:
+                task.uncancel()
+            return result
+
+        return guarded_async
 
     def __enter__(self) -> Deadline:
         use = _Use(self)
@@ -160,7 +214,7 @@ class _Use:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.__exit__(None, None, None)
-        message = f"not done within the time it was given (at most {self._timeout.name})"
+        message = self._timeout._not_in_time
         if self._asyncio is not None:
             try:
                 await self._asyncio.__aexit__(kind, error, traceback)
