@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 import threading
 import warnings
 from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
+import anyio
 import pytest
 
-from chassis.core.errors import CircuitOpen, ConfigError, Rejected
+from chassis.core.deadline import Deadline, current_deadline, deadline_scope
+from chassis.core.errors import CircuitOpen, ConfigError, DeadlineExceeded, Rejected
 from chassis.core.events import Event, EventBus
 from chassis.core.pipeline import Pipeline
-from chassis.fallbacks import Fallback, FallbackUsed, fallback
+from chassis.core.registry import policies
+from chassis.fallbacks import Fallback, FallbackOptions, FallbackUsed, fallback
 
 
 def fail(error: BaseException) -> Any:
@@ -92,7 +96,33 @@ async def test_trap_57_cancellation_is_never_answered_for() -> None:
         with pytest.raises(error):
             policy(fail)(error())
         with pytest.raises(error):
+            policy.run_sync(functools.partial(fail, error()))
+        with pytest.raises(error):
             await policy(fail_async)(error())
+        with pytest.raises(error):
+            await policy.run(functools.partial(fail_async, error()))
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_trap_57_cancelled_caller_leaves_without_an_answer(backend: str) -> None:
+    """Under asyncio and trio, and also while its fallback is at work."""
+    answered = []
+
+    @fallback("instead", on=Exception)
+    async def hang() -> None:
+        await anyio.sleep_forever()
+
+    @fallback(anyio.sleep_forever, on=OSError)
+    async def refused() -> None:
+        raise OSError
+
+    async def main() -> None:
+        for call in (hang, refused):
+            with anyio.move_on_after(0.01):
+                answered.append(await call())
+
+    anyio.run(main, backend=backend)
+    assert not answered
 
 
 @pytest.mark.parametrize(
@@ -135,6 +165,127 @@ async def test_trap_58_error_of_the_fallback_is_chained_from_the_original() -> N
             await call(gives_up)
         assert same.value is original
         assert original.__cause__ is None
+
+
+# ── its own limit ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_fallback_has_a_time_limit_of_its_own(backend: str) -> None:
+    """What it waits for is cancelled, and the caller sees both errors."""
+    left = []
+
+    async def instead() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            left.append("cancelled")
+
+    async def stream_instead() -> AsyncGenerator[int, None]:
+        await anyio.sleep_forever()
+        yield 1
+
+    async def stream() -> AsyncGenerator[int, None]:
+        raise OSError("stream")
+        yield 1
+
+    async def main() -> None:
+        with anyio.fail_after(2):
+            original = OSError("first")
+            with pytest.raises(DeadlineExceeded, match="not done within") as caught:
+                await fallback(instead, on=OSError, timeout=0.02)(fail_async)(original)
+            assert caught.value.__cause__ is original
+            with pytest.raises(DeadlineExceeded):
+                [each async for each in fallback(stream_instead, on=OSError, timeout=0.02)(stream)()]
+
+    anyio.run(main, backend=backend)
+    assert left == ["cancelled"]
+
+
+@pytest.mark.asyncio
+async def test_default_limit_is_a_second_and_none_leaves_it_to_the_deadline() -> None:
+    """A plain replacement finds it as the deadline, of nested ones the earliest."""
+
+    def left() -> float | None:
+        deadline = current_deadline()
+        return None if deadline is None else deadline.remaining()
+
+    async def left_async() -> float | None:
+        return left()
+
+    for policy in (fallback(left, on=OSError), fallback(left_async, on=OSError)):
+        assert await policy(fail_async)(OSError()) == pytest.approx(1.0, abs=0.2)
+        with deadline_scope(Deadline.after(0.5)):
+            assert await policy(fail_async)(OSError()) == pytest.approx(0.5, abs=0.2)
+    assert fallback(left, on=OSError)(fail)(OSError()) == pytest.approx(1.0, abs=0.2)
+    for unlimited in (
+        fallback(left, on=OSError, timeout=None),
+        fallback(left_async, on=OSError, timeout=None),
+    ):
+        assert await unlimited(fail_async)(OSError()) is None
+        with deadline_scope(Deadline.after(30.0)):
+            assert await unlimited(fail_async)(OSError()) == pytest.approx(30.0, abs=0.5)
+
+
+@pytest.mark.asyncio
+async def test_fallback_that_would_take_longer_than_the_deadline_is_ended_by_it() -> None:
+    """No limit of its own is longer than its caller's."""
+    with deadline_scope(Deadline.after(0.02)), pytest.raises(DeadlineExceeded) as caught:
+        await fallback(asyncio.Event().wait, on=OSError, timeout=60)(fail_async)(OSError())
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+@pytest.mark.asyncio
+async def test_value_is_answered_whatever_the_deadline() -> None:
+    """It takes no time."""
+    policy = fallback("instead", on=OSError)
+    with deadline_scope(Deadline.after(-1.0)):
+        assert policy(fail)(OSError()) == "instead"
+        assert await policy(fail_async)(OSError()) == "instead"
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), True, "1s"])
+def test_trap_60_impossible_fallback_options_are_refused_at_construction(value: Any) -> None:
+    """The error names the field, the value and what to write instead."""
+    for make in (FallbackOptions, lambda timeout: fallback(None, on=OSError, timeout=timeout)):
+        with pytest.raises(ConfigError) as caught:
+            make(timeout=value)
+        assert caught.value.setting == "timeout"
+        assert repr(value) in str(caught.value)
+        assert caught.value.remedy
+
+
+@pytest.mark.asyncio
+async def test_plain_function_that_returns_an_awaitable_is_answered_for() -> None:
+    """When the call fails and when the awaiting does."""
+    policy = fallback("instead", on=OSError)
+    assert await policy(lambda: fail_async(OSError()))() == "instead"
+    assert await policy(lambda value: asyncio.sleep(0, value))("own") == "own"
+    assert policy(lambda *, value: value)(value=1) == 1
+    assert policy.run_sync(lambda: fail(OSError())) == "instead"
+    assert await policy.run(lambda: fail_async(OSError())) == "instead"
+
+
+def test_named_fallback_is_registered_and_reconfigured() -> None:
+    """It is `fallback:name` in the registry, and tells how often it answered and failed."""
+
+    def broken() -> None:
+        raise KeyError
+
+    policy = fallback(broken, on=(OSError, ValueError), name="prices", options=FallbackOptions(timeout=3.0))
+    assert policies.get("fallback:prices") is policy
+    assert policy(lambda: 1)() == 1
+    with pytest.raises(KeyError):
+        policy(fail)(OSError())
+    assert policy.describe() == {
+        "used": 1,
+        "failed": 1,
+        "on": ["OSError", "ValueError"],
+        "options": {"timeout": 3.0},
+    }
+    policy.reconfigure(FallbackOptions(timeout=None))
+    assert policy.options == FallbackOptions(timeout=None)
+    assert policy.defaults == FallbackOptions(timeout=3.0)
 
 
 @pytest.mark.asyncio
@@ -190,7 +341,11 @@ def test_use_is_an_event_while_somebody_listens() -> None:
     [event] = seen
     assert isinstance(event, FallbackUsed)
     assert isinstance(event, Event)
-    assert (event.name, event.subject, event.error) == ("fallback.used", "advice", "FileNotFoundError")
+    assert (event.name, event.subject, event.error) == (
+        "fallback.used",
+        "fallback:advice",
+        "FileNotFoundError",
+    )
     assert not event.transition
 
 

@@ -1,16 +1,24 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable
-from dataclasses import dataclass
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, TypeVar, cast
 
-from chassis.core.errors import ConfigError
+from chassis.core.deadline import Deadline, current_deadline, deadline_scope
+from chassis.core.errors import ConfigError, DeadlineExceeded
 from chassis.core.events import Event, EventBus, Level, events
+from chassis.core.forks import tell_after_fork
 from chassis.core.policies import Operation, Policy, Role, Stream, is_awaitable
+from chassis.core.registry import policies
+from chassis.fallbacks._options import FallbackOptions
 
 T = TypeVar("T")
+
+_GIVEN_BY_OPTIONS: Any = type("Default", (), {"__repr__": lambda _: "<as in options>"})()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +46,17 @@ class Fallback(Policy):
         Anything else is copied when given and copied deeply for each caller, so that none can
         change what the next one gets.
     :param on: the errors to answer for: a type or a tuple of types.
-    :param name: the subject of its events.
+    :param name: given one, it is known to :data:`chassis.core.registry.policies` as ``fallback:name``.
+    :param timeout: seconds the replacement may take, see :class:`FallbackOptions`.
+    :param options: the same, as an object.
     :param bus: where its events go.
-    :raises ConfigError: ``on`` names what is no ``Exception``, or the value cannot be copied.
+    :raises ConfigError: ``on`` names what is no ``Exception``, the value cannot be copied, an option
+        is impossible, or a live policy has this name.
+    :raises DeadlineExceeded: the replacement was not done in time; its cause is the error that it
+        was to answer for, as for every error of the replacement itself.
     """
 
+    kind = "fallback"
     role = Role.FALLBACK
 
     def __init__(
@@ -50,7 +64,9 @@ class Fallback(Policy):
         replacement: Any,
         *,
         on: type[Exception] | tuple[type[Exception], ...],
-        name: str = "fallback",
+        name: str | None = None,
+        timeout: float | None = _GIVEN_BY_OPTIONS,
+        options: FallbackOptions | None = None,
         bus: EventBus = events,
     ) -> None:
         types: tuple[Any, ...] = on if isinstance(on, tuple) else (on,)
@@ -60,66 +76,155 @@ class Fallback(Policy):
                 setting="on",
                 remedy="give exception types; cancellation cannot be answered for",
             )
-        self.name = name
+        given: dict[str, Any] = {} if timeout is _GIVEN_BY_OPTIONS else {"timeout": timeout}
+        self.name = name or "fallback"
         self._on = types
         self._bus = bus
-        self._replacement: Callable[[], Any] = replacement if callable(replacement) else _copies(replacement)
+        self._defaults = self._options = replace(options or FallbackOptions(), **given)
+        self._works = callable(replacement)
+        self._replacement: Callable[[], Any] = replacement if self._works else _copies(replacement)
+        self._lock = threading.Lock()
+        self._used = 0
+        self._failed = 0
+        tell_after_fork(self)
+        self._subject = self.name
+        if name is not None:
+            self._subject = policies.register(self)
 
     async def run(self, operation: Operation[T]) -> T:
         try:
             return await operation()
         except self._on as error:
-            self._tell(error)
-            try:
-                answer = self._replacement()
-                return cast(T, await answer if is_awaitable(answer) else answer)
-            except Exception as own:
-                _chain(own, error)
-                raise
+            return cast(T, await self._answer_async(error, _as_it_is_async))
 
     def run_sync(self, operation: Callable[[], T]) -> T:
         try:
             return operation()
         except self._on as error:
-            self._tell(error)
-            try:
-                return cast(T, self._answer())
-            except Exception as own:
-                _chain(own, error)
-                raise
+            return cast(T, self._answer(error, _as_it_is))
 
     def begin(self, start: Callable[[], Stream]) -> Stream:
         try:
             return start()
         except self._on as error:
-            self._tell(error)
-            items = self._answer()
-            return Stream.start(lambda: _items(items))
+            return cast(Stream, self._answer(error, _stream))
 
     async def begin_async(self, start: Operation[Stream]) -> Stream:
         try:
             return await start()
         except self._on as error:
-            self._tell(error)
-            answer = self._replacement()
-            items = await answer if is_awaitable(answer) else answer
-            return await Stream.start_async(lambda: _items_async(items))
+            return cast(Stream, await self._answer_async(error, _stream_async))
 
-    def _answer(self) -> Any:
-        answer = self._replacement()
-        if is_awaitable(answer):
-            if inspect.iscoroutine(answer):
-                answer.close()
-            raise ConfigError(
-                "an async function cannot answer for a plain one",
-                setting="replacement",
-                remedy="give a plain function or a value",
-            )
-        return answer
+    # ── decorating ───────────────────────────────────────────────────────────────────────────
+    # One frame, and nothing else, for a call that succeeds.
+
+    def guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        on = self._on
+        plain: type | None = None  # the type of the last result, which is known not to be awaitable
+
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            nonlocal plain
+            try:
+                result = function(*args, **kwargs) if kwargs else function(*args)
+            except on as error:
+                return self._answer(error, _as_it_is)
+            if type(result) is not plain:
+                if is_awaitable(result):
+                    return self.run_awaitable(result, functools.partial(function, *args, **kwargs))
+                plain = type(result)
+            return result
+
+        return guarded
+
+    def guard_async(self, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        on = self._on
+
+        @functools.wraps(function)
+        async def guarded_async(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return await (function(*args, **kwargs) if kwargs else function(*args))
+            except on as error:
+                return await self._answer_async(error, _as_it_is_async)
+
+        return guarded_async
+
+    # ── being known ──────────────────────────────────────────────────────────────────────────
+
+    @property
+    def options(self) -> FallbackOptions:
+        """The options it follows now."""
+        return self._options
+
+    @property
+    def defaults(self) -> FallbackOptions:
+        """The options given in code."""
+        return self._defaults
+
+    def describe(self) -> Mapping[str, Any]:
+        """How often it answered, how often it failed itself, what it answers for, and the options."""
+        return {
+            "used": self._used,
+            "failed": self._failed,
+            "on": [each.__name__ for each in self._on],
+            "options": asdict(self._options),
+        }
+
+    def reconfigure(self, options: FallbackOptions) -> None:
+        """Follow ``options`` from the next answer on."""
+        self._options = options
+
+    # ── answering ────────────────────────────────────────────────────────────────────────────
+    # Called while ``error`` is being handled, so that the replacement finds it.
+
+    def _answer(self, error: BaseException, finish: Callable[[Any], Any]) -> Any:
+        self._tell(error)
+        try:
+            if not self._works:
+                return finish(self._replacement())
+            with deadline_scope(self._deadline()):
+                return finish(self._replacement())
+        except Exception as own:
+            self._note_failure(own, error)
+            raise
+
+    async def _answer_async(self, error: BaseException, finish: Callable[[Any], Awaitable[Any]]) -> Any:
+        self._tell(error)
+        try:
+            if not self._works:
+                return await finish(self._replacement())
+            with deadline_scope(self._deadline()) as deadline:
+                if deadline is None:
+                    return await finish(self._replacement())
+                import anyio
+
+                with anyio.move_on_after(max(0.0, deadline.remaining())):
+                    return await finish(self._replacement())
+                raise DeadlineExceeded(f"fallback {self.name!r} was not done within the time it was given")
+        except Exception as own:
+            self._note_failure(own, error)
+            raise
+
+    def _deadline(self) -> Deadline | None:
+        timeout = self._options.timeout
+        return current_deadline() if timeout is None else Deadline.after(timeout)
 
     def _tell(self, error: BaseException) -> None:
+        with self._lock:
+            self._used += 1
         if self._bus.listening:
-            self._bus.emit(FallbackUsed(subject=self.name, error=type(error).__name__))
+            self._bus.emit(FallbackUsed(subject=self._subject, error=type(error).__name__))
+
+    def _note_failure(self, own: Exception, error: BaseException) -> None:
+        """Count it, and say that it came of answering for ``error``, as ``raise own from error`` does."""
+        with self._lock:
+            self._failed += 1
+        if own is not error and own.__cause__ is None:
+            own.__cause__ = error
+
+    def after_fork_in_child(self) -> None:
+        """Another thread may have held the lock; the counts go on, per process."""
+        self._lock = threading.Lock()
 
 
 def _copies(value: Any) -> Callable[[], Any]:
@@ -134,10 +239,33 @@ def _copies(value: Any) -> Callable[[], Any]:
     return lambda: copy.deepcopy(kept)
 
 
-def _chain(own: Exception, error: BaseException) -> None:
-    """Say that ``own`` came of answering for ``error``, as ``raise own from error`` does."""
-    if own is not error and own.__cause__ is None:
-        own.__cause__ = error
+# ── what is made of an answer ────────────────────────────────────────────────────────────────────
+
+
+def _as_it_is(answer: Any) -> Any:
+    if is_awaitable(answer):
+        if inspect.iscoroutine(answer):
+            answer.close()
+        raise ConfigError(
+            "an async function cannot answer for a plain one",
+            setting="replacement",
+            remedy="give a plain function or a value",
+        )
+    return answer
+
+
+async def _as_it_is_async(answer: Any) -> Any:
+    return await answer if is_awaitable(answer) else answer
+
+
+def _stream(answer: Any) -> Stream:
+    items = _as_it_is(answer)
+    return Stream.start(lambda: _items(items))
+
+
+async def _stream_async(answer: Any) -> Stream:
+    items = await _as_it_is_async(answer)
+    return await Stream.start_async(lambda: _items_async(items))
 
 
 def _items(answer: Iterable[Any]) -> Generator[Any, Any, Any]:
