@@ -87,7 +87,9 @@ async def registry(kind: str, request: pytest.FixtureRequest) -> AsyncIterator[R
         server: ConsulServer = request.getfixturevalue("own_consul_server")
         api = ConsulAPI(ConsulOptions(url=server.url))
         registrar = ConsulRegistrar(api, ConsulRegistrarOptions(ttl=0.6))
-        registry = Registry(ConsulDiscovery(api, ConsulDiscoveryOptions(idle=0)), registrar, server.stop, server.start)
+        registry = Registry(
+            ConsulDiscovery(api, ConsulDiscoveryOptions(idle=0)), registrar, server.stop, server.start
+        )
     yield registry
     for handle in registry.handles:
         await handle.deregister()

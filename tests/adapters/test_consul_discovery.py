@@ -5,108 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from chassis.adapters.consul import ConsulAPI, ConsulDiscovery, ConsulDiscoveryOptions, ConsulOptions
-from chassis.background import background
-from chassis.core import ConfigError, Event, Freshness, Reason, Snapshot, Source, Status, Subscription, events
+from chassis.adapters.consul import ConsulAPI, ConsulDiscoveryOptions, ConsulOptions
+from chassis.core import ConfigError, Freshness, Reason, Snapshot, Source, Status
 from chassis.discovery import EmptyAnswerHeld, EntriesSkipped
-from tests.support.scripted_agent import Answer, Asked, ScriptedAgent
+from tests.support.consul_script import Agent, Watch, entry
+from tests.support.scripted_agent import Answer, ScriptedAgent
 from tests.support.servers import ConsulServer
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
 
 
-def entry(
-    name: str, *, status: str = "passing", tags: tuple[str, ...] = (), port: int = 80
-) -> dict[str, Any]:
-    return {
-        "Node": {"Address": "10.0.0.1"},
-        "Service": {"ID": name, "Service": "catalog", "Port": port, "Tags": list(tags)},
-        "Checks": [{"CheckID": "c", "Status": status}],
-    }
-
-
-class Watching:
-    """Watches one service of an agent, and keeps what it was told."""
-
-    def __init__(self, url: str, service: str, options: ConsulDiscoveryOptions) -> None:
-        self.api = ConsulAPI(ConsulOptions(url=url, timeout=1.0))
-        self.discovery = ConsulDiscovery(self.api, options)
-        self.heard: list[tuple[float, Snapshot]] = []
-        self.events: list[Event] = []
-        self._unsubscribe = events.subscribe(self.events.append)
-        self.subscription: Subscription = self.discovery.subscribe(
-            service, lambda snapshot: self.heard.append((time.monotonic(), snapshot))
-        )
-
-    @property
-    def newest(self) -> Snapshot:
-        return self.heard[-1][1]
-
-    @property
-    def ids(self) -> list[str]:
-        return [each.id for each in self.newest.instances]
-
-    def of(self, kind: type[Event]) -> list[Event]:
-        return [each for each in self.events if isinstance(each, kind)]
-
-    async def until(self, condition: Callable[[Snapshot], bool], what: str, timeout: float = 5.0) -> Snapshot:
-        await eventually(lambda: self.heard and condition(self.newest), timeout, what)
-        return self.newest
-
-    async def close(self) -> None:
-        self.subscription.close()
-        self._unsubscribe()
-        await background.run(self.discovery.aclose, name="close")
-        await background.run(self.api.aclose, name="close")
-
-
-class Watch:
-    def __init__(self) -> None:
-        self.made: list[Watching] = []
-
-    def __call__(self, url: str, service: str = "catalog", **options: Any) -> Watching:
-        self.made.append(Watching(url, service, ConsulDiscoveryOptions(**options)))
-        return self.made[-1]
-
-
 @pytest_asyncio.fixture
 async def watch() -> AsyncIterator[Watch]:
     watch = Watch()
     yield watch
-    for each in watch.made:
-        await each.close()
-
-
-class Agent:
-    """What a scripted agent knows: its entries change with :meth:`set`, which wakes blocked queries."""
-
-    def __init__(self, *entries: dict[str, Any], index: int = 10) -> None:
-        self.entries = list(entries)
-        self.index = index
-        self.headers: dict[str, str] = {}
-        self.override: Answer | None = None
-
-    def set(self, *entries: dict[str, Any], index: int | None = None) -> None:
-        self.entries = list(entries)
-        self.index = self.index + 1 if index is None else index
-
-    def __call__(self, asked: Asked) -> Answer:
-        wait = float(asked.query.get("wait", "0ms").removesuffix("ms")) / 1000
-        end = time.monotonic() + min(wait, 3.0)
-        while (
-            self.override is None and asked.query.get("index") == str(self.index) and time.monotonic() < end
-        ):
-            time.sleep(0.005)
-        if self.override is not None:
-            return self.override
-        return Answer(json.dumps(self.entries), headers={"X-Consul-Index": str(self.index), **self.headers})
+    await watch.close()
 
 
 # answers, from a script

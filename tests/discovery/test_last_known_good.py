@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from chassis.core import Freshness, Instance, Reason, Snapshot, Source, Status
 from chassis.discovery import (
+    DiscoveryExpired,
     DiscoveryRecovered,
     DiscoveryStale,
     EmptyAnswerAccepted,
     EmptyAnswerHeld,
     InstancesChanged,
     LastKnownGood,
+    SnapshotRestored,
     Step,
 )
 
@@ -309,3 +311,134 @@ def test_instances_only_disappear_by_an_answer_and_all_of_them_only_when_that_is
         assert step.snapshot.instances == held
         assert (step.snapshot.freshness is Freshness.STALE) == (empties is not None)
         assert known.holding == (empties is not None)
+
+
+# doubt
+
+
+def test_a_doubted_emptiness_is_believed_when_it_comes_once_more() -> None:
+    known = machine()
+    known.answered([A], now=0.0, woke=False)
+    known.failed("reset", now=1.0)
+    known.answered([], now=2.0, woke=False)
+    known.doubted()
+    step = known.answered([], now=3.0, woke=False)
+    assert step.snapshot.instances == ()
+    assert EmptyAnswerAccepted in kinds(step)
+
+
+def test_doubt_changes_nothing_while_no_empty_answer_is_held() -> None:
+    known = machine()
+    known.answered([A], now=0.0, woke=False)
+    known.doubted()
+    known.failed("reset", now=1.0)
+    known.doubted()
+    assert known.answered([], now=2.0, woke=False).snapshot.instances == (A,)
+    assert known.answered([], now=3.0, woke=False).snapshot.instances == (A,)
+
+
+@pytest.mark.parametrize("between", ["answered", "disturbed"])
+def test_doubt_does_not_outlast_what_was_doubted(between: str) -> None:
+    known = machine()
+    known.answered([A], now=0.0, woke=False)
+    known.answered([], now=1.0, woke=False)
+    known.doubted()
+    if between == "answered":
+        known.answered([A], now=2.0, woke=False)
+    else:
+        known.disturbed(now=2.0)
+    assert known.answered([], now=3.0, woke=False).snapshot.instances == (A,)
+    assert known.answered([], now=4.0, woke=False).snapshot.instances == (A,)
+
+
+# expiry
+
+
+def test_what_is_stale_for_too_long_expires_and_is_kept() -> None:
+    known = machine(expire_after=60.0)
+    known.answered([A], now=0.0, woke=False)
+    assert known.expires_at is None
+    known.failed("reset", now=10.0)
+    assert known.expires_at == 70.0
+    assert known.elapsed(now=69.9) is None
+    step = known.elapsed(now=70.0)
+    assert step is not None
+    assert step.changed
+    assert (step.snapshot.freshness, step.snapshot.instances) == (Freshness.EXPIRED, (A,))
+    assert step.events == (
+        DiscoveryExpired(subject="catalog", at=70.0, source="live", instances=1, stale_for=60.0),
+    )
+    assert known.elapsed(now=80.0) is None
+    again = known.failed("reset", now=90.0)
+    assert (again.changed, again.events) == (False, ())
+    assert again.snapshot.freshness is Freshness.EXPIRED
+    back = known.answered([A], now=100.0, woke=False)
+    assert back.snapshot.freshness is Freshness.FRESH
+    assert kinds(back) == [DiscoveryRecovered]
+
+
+def test_without_a_limit_nothing_expires() -> None:
+    known = machine()
+    known.answered([A], now=0.0, woke=False)
+    known.failed("reset", now=10.0)
+    assert known.expires_at is None
+    assert known.elapsed(now=1e9) is None
+
+
+def test_what_has_no_instances_cannot_expire() -> None:
+    known = machine(expire_after=1.0)
+    known.failed("reset", now=10.0)
+    assert known.elapsed(now=1e9) is None
+
+
+# what an earlier process wrote down
+
+
+def test_case_15_what_was_written_down_is_used_while_the_source_is_silent() -> None:
+    known = machine()
+    step = known.restored([B, A], fetched_at=-40.0, now=2.0)
+    assert step.changed
+    assert step.snapshot == Snapshot(
+        service="catalog",
+        instances=(A, B),
+        source=Source.DISK,
+        freshness=Freshness.STALE,
+        fetched_at=-40.0,
+        reason=None,
+    )
+    assert step.events == (SnapshotRestored(subject="catalog", at=2.0, instances=2, age=42.0),)
+    silent = known.failed("refused", now=3.0)
+    assert not silent.changed
+    assert silent.snapshot.source is Source.DISK
+    assert kinds(silent) == [DiscoveryStale]
+    # Consul comes back blank: it does not take away what has just been restored.
+    assert known.answered([], now=4.0, woke=False).snapshot.instances == (A, B)
+    live = known.answered([A], now=5.0, woke=True)
+    assert (live.snapshot.source, live.snapshot.freshness) == (Source.LIVE, Freshness.FRESH)
+
+
+def test_what_was_written_down_is_worth_nothing_once_the_source_has_spoken() -> None:
+    known = machine()
+    known.answered([], now=0.0, woke=False)
+    step = known.restored([A], fetched_at=0.0, now=1.0)
+    assert (step.changed, step.snapshot.instances, step.events) == (False, (), ())
+    nothing = machine().restored([], fetched_at=0.0, now=1.0)
+    assert (nothing.changed, nothing.snapshot.reason) == (False, Reason.NOT_ASKED_YET)
+
+
+def test_a_restored_snapshot_without_a_passing_instance_says_so() -> None:
+    step = machine().restored([instance("a", Status.CRITICAL)], fetched_at=0.0, now=1.0)
+    assert step.snapshot.reason is Reason.NO_PASSING
+
+
+def test_a_datacenters_events_bear_its_name() -> None:
+    known = machine(subject="catalog@dc2", expire_after=1.0)
+    happened = [
+        *known.answered([A], now=0.0, woke=False).events,
+        *known.failed("reset", now=1.0).events,
+        *known.answered([], now=2.0, woke=False).events,
+    ]
+    step = known.elapsed(now=9.0)
+    assert step is not None
+    assert {each.subject for each in (*happened, *step.events)} == {"catalog@dc2"}
+    assert step.snapshot.service == "catalog"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
@@ -38,14 +40,16 @@ class ScriptedAgent:
     """A server on a free port of 127.0.0.1. ``script`` may block, and may be replaced at any time.
 
     :param tls: makes it an https server.
+    :param port: the port; 0 takes a free one.
     :ivar asked: every request so far.
     """
 
-    def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.script = script
         self.asked: list[Asked] = []
+        self._connections: set[socket.socket] = set()
         self._scheme = "http" if tls is None else "https"
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         if tls is not None:
             # The handshake is made by the first read, in the thread of its connection.
             self._server.socket = tls.wrap_socket(
@@ -68,6 +72,10 @@ class ScriptedAgent:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+        for each in list(self._connections):
+            # Whoever waits for an answer learns that there will be none, as from a process that ends.
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         agent = self
@@ -95,15 +103,18 @@ class ScriptedAgent:
                 self.end_headers()
                 self.wfile.write(body)
 
-            do_GET = do_PUT = do_DELETE = answer
+            do_GET = do_PUT = do_POST = do_DELETE = answer
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
             def handle(self) -> None:
+                agent._connections.add(self.connection)
                 try:
                     super().handle()
                 except OSError:
                     pass  # the client has gone, as a watcher that is cancelled does
+                finally:
+                    agent._connections.discard(self.connection)
 
         return Handler

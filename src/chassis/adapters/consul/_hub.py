@@ -87,15 +87,16 @@ class Following:
 class SharedWatch:
     """Asks one question of one agent for ever and tells all its followers. Lives on one event loop."""
 
-    def __init__(self, api: ConsulAPI, query: ServiceQuery, slots: QuerySlots, hub: WatchHub) -> None:
-        self._api = api
+    def __init__(self, agent: SharedAgent, query: ServiceQuery) -> None:
+        self._agent = agent
+        self._api = agent.api
+        self._slots = agent.slots
         self._query = query
-        self._slots = slots
-        self._hub = hub
         self._followers: tuple[Following, ...] = ()
         self._answer: Told | None = None
         self._trouble: Told | None = None
         self._slot = False
+        self._waiting = False
         self._cached = True
         self._poll_at = 0.0
         self._explained: tuple[float, Reason] | None = None
@@ -116,10 +117,15 @@ class SharedWatch:
 
     def leave(self, following: Following) -> None:
         self._followers = tuple(each for each in self._followers if each is not following)
-        if not self._followers:
-            self._task.cancel()
-            self._give_back()
-            self._hub.ended(self._api, self._query, self)
+        # A query that waits at the agent is not abandoned: the agent would hold its connection all
+        # the same, and nobody would count it.
+        if not self._followers and not self._waiting:
+            self._end()
+
+    def _end(self) -> None:
+        self._task.cancel()
+        self._give_back()
+        self._agent.ended(self._query, self)
 
     async def _run(self) -> None:
         while True:
@@ -135,38 +141,59 @@ class SharedWatch:
     # asking
 
     async def _ask(self, index: int | None) -> ConsulAnswer[Entries]:
-        if self._may_block():
-            self.mode = "blocking"
-            wait = min((each.wait for each in self._followers), default=1.0)
-            asked_at = monotonic()
-            try:
-                return await self._health(index=index, wait=wait)
-            except ConsulError as error:
-                if not _is_crowded(error, monotonic() - asked_at):
-                    raise
-                self._give_back()
-                self._churn.delay(monotonic())
-                if self._slots.crowded(now=monotonic()):
-                    limit = self._slots.ceiling
-                    events.emit(RegistryCrowded(subject=repr(self._api), limit=limit, error=str(error)))
-        await asyncio.sleep(max(0.0, self._poll_at - monotonic()))
-        # Many watches that begin together need not go on asking together.
-        self._poll_at = monotonic() + _POLL_EVERY * random.uniform(1.0, 1.2)
-        async with self._hub.polling:
+        if not self._may_block():
             return await self._poll()
+        self.mode = "blocking"
+        asked_at = monotonic()
+        try:
+            return await self._wait(index)
+        except ConsulError as error:
+            if not _may_be_crowded(error, monotonic() - asked_at):
+                raise
+            self._give_back()
+            self._churn.delay(monotonic())
+            try:
+                answer = await self._poll()
+            except ConsulError as other:
+                if isinstance(other, ConsulUnreachable) and not other.dropped:
+                    # It is not there any more: that is why it dropped the query.
+                    raise
+                self._crowded(error)
+                raise
+            self._crowded(error)
+            return answer
+
+    def _crowded(self, error: ConsulError) -> None:
+        if self._slots.crowded(now=monotonic()):
+            limit = self._slots.ceiling
+            events.emit(RegistryCrowded(subject=repr(self._api), limit=limit, error=str(error)))
+
+    async def _wait(self, index: int | None) -> ConsulAnswer[Entries]:
+        wait = min((each.wait for each in self._followers), default=1.0)
+        self._waiting = index is not None
+        try:
+            return await self._health(index=index, wait=wait)
+        finally:
+            self._waiting = False
+            if not self._followers:
+                self._end()
 
     async def _poll(self) -> ConsulAnswer[Entries]:
         """Ask without waiting for a change; the agent's cache answers where it has one."""
-        if self._cached:
-            self.mode = "cached"
-            try:
-                return await self._health(cached=True)
-            except ConsulError as error:
-                if error.status not in (400, 501):
-                    raise
-                self._cached = False
-        self.mode = "polled"
-        return await self._health()
+        await asyncio.sleep(max(0.0, self._poll_at - monotonic()))
+        # Many watches that begin together need not go on asking together.
+        self._poll_at = monotonic() + _POLL_EVERY * random.uniform(1.0, 1.2)
+        async with self._agent.polling:
+            if self._cached:
+                self.mode = "cached"
+                try:
+                    return await self._health(cached=True)
+                except ConsulError as error:
+                    if error.status not in (400, 501):
+                        raise
+                    self._cached = False
+            self.mode = "polled"
+            return await self._health()
 
     async def _health(self, **how: Any) -> ConsulAnswer[Entries]:
         query = self._query
@@ -242,19 +269,39 @@ class SharedWatch:
         events.emit(WatchFailed(subject=self._query.service, error=told))
 
 
+class SharedAgent:
+    """One agent as all of this process asks it: its connections, its limits, its watches."""
+
+    def __init__(self, options: ConsulOptions) -> None:
+        self.api = ConsulAPI(options)
+        self.slots = QuerySlots()
+        self.polling = asyncio.Semaphore(_POLLS_AT_ONCE)
+        self.watches: dict[ServiceQuery, SharedWatch] = {}
+        self._closing: asyncio.Task[None] | None = None
+
+    def watch(self, query: ServiceQuery) -> SharedWatch:
+        watch = self.watches.get(query)
+        if watch is None:
+            watch = self.watches[query] = SharedWatch(self, query)
+        return watch
+
+    def ended(self, query: ServiceQuery, watch: SharedWatch) -> None:
+        if self.watches.get(query) is watch:
+            del self.watches[query]
+            if not self.watches:
+                self._closing = asyncio.create_task(self._close(), name="chassis:consul:close")
+
+    async def _close(self) -> None:
+        if not self.watches:
+            await self.api.aclose()
+
+
 class WatchHub:
     """All shared watches of this process. For use on the background loop alone."""
 
     def __init__(self) -> None:
-        self._begin()
+        self._agents: dict[ConsulOptions, SharedAgent] = {}
         tell_after_fork(self)
-
-    def _begin(self) -> None:
-        self.slots = QuerySlots()
-        self.polling = asyncio.Semaphore(_POLLS_AT_ONCE)
-        self._apis: dict[ConsulOptions, ConsulAPI] = {}
-        self._watches: dict[tuple[ConsulOptions, ServiceQuery], SharedWatch] = {}
-        self._closing: set[asyncio.Task[None]] = set()
 
     def follow(
         self,
@@ -270,38 +317,28 @@ class WatchHub:
         It is told at once, before this returns, what the watch told last.
 
         :param wait: seconds a blocking query may wait for a change; see :class:`Following`.
-        :param limit: how many blocking queries this process may hold open.
+        :param limit: how many blocking queries this process may hold open at the agent.
         """
-        watch = self._watches.get((options, query))
-        if watch is None:
-            api = self._apis.get(options)
-            if api is None:
-                api = self._apis[options] = ConsulAPI(options)
-            watch = self._watches[options, query] = SharedWatch(api, query, self.slots, self)
-        return watch.join(tell, wait=wait, limit=limit)
+        return self.agent(options).watch(query).join(tell, wait=wait, limit=limit)
+
+    def agent(self, options: ConsulOptions) -> SharedAgent:
+        """The agent these options lead to."""
+        agent = self._agents.get(options)
+        if agent is None:
+            agent = self._agents[options] = SharedAgent(options)
+        return agent
 
     @property
     def watching(self) -> int:
         """How many watches there are."""
-        return len(self._watches)
-
-    def ended(self, api: ConsulAPI, query: ServiceQuery, watch: SharedWatch) -> None:
-        """A watch has lost its last follower; with the last watch of an agent its connections go."""
-        options = api.options
-        if self._watches.get((options, query)) is watch:
-            del self._watches[options, query]
-        if not any(each == options for each, _ in self._watches):
-            del self._apis[options]
-            closing = asyncio.create_task(api.aclose(), name="chassis:consul:close")
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+        return sum(len(each.watches) for each in self._agents.values())
 
     def after_fork_in_child(self) -> None:
         """Every watch and connection stayed with the parent: see :mod:`chassis.core.forks`."""
-        self._begin()
+        self._agents = {}
 
 
-def _is_crowded(error: ConsulError, took: float) -> bool:
+def _may_be_crowded(error: ConsulError, took: float) -> bool:
     """Whether the agent seems to refuse further connections of this client.
 
     It closes them as they come (newer ones answer 429); a query that had been waiting fails for other

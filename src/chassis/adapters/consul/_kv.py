@@ -52,7 +52,7 @@ class ConsulKV:
             return await self._api.kv_get(self._key, index=index, wait=self._wait)
 
         # It holds a connection like any watch, and cannot do without.
-        slots = hub.slots
+        slots = hub.agent(self._api.options).slots
         slots.reserve()
         try:
             async with contextlib.aclosing(observe(query, max_stale=self._max_stale)) as observations:

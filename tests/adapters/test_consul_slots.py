@@ -1,0 +1,83 @@
+"""How many blocking queries one process holds open."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chassis.adapters.consul._slots import QuerySlots
+
+
+def test_no_more_are_open_than_are_wanted() -> None:
+    slots = QuerySlots()
+    assert [slots.take(2, now=0.0) for _ in range(3)] == [True, True, False]
+    slots.give_back()
+    assert slots.take(2, now=0.0)
+    assert slots.open == 2
+
+
+def test_who_cannot_do_without_is_counted_all_the_same() -> None:
+    slots = QuerySlots()
+    slots.reserve()
+    assert not slots.take(1, now=0.0)
+
+
+def test_nearing_the_limit_is_told_once_for_each_time() -> None:
+    slots = QuerySlots()
+    told = []
+    for _ in range(6):
+        slots.take(5, now=0.0)
+        told.append(slots.near(5))
+    assert told == [False, False, False, True, False, False]
+    for _ in range(2):
+        slots.give_back()
+    assert not slots.near(5)
+    slots.take(5, now=0.0)
+    assert slots.near(5)
+
+
+def test_case_14_a_crowded_agent_is_left_a_fifth_of_what_it_bears_for_a_minute() -> None:
+    slots = QuerySlots()
+    for _ in range(30):
+        slots.take(50, now=0.0)
+    told = []
+    # Ten of them are refused, and each gives its own back.
+    for _ in range(10):
+        slots.give_back()
+        told.append(slots.crowded(now=1.0))
+    assert told == [True] + [False] * 9
+    assert slots.open == 20
+    assert slots.ceiling == 16
+    assert not slots.take(50, now=60.0)
+    assert not slots.keeps(50, now=60.0)
+    for _ in range(4):
+        slots.give_back()
+    assert slots.keeps(50, now=60.0)
+    assert not slots.take(50, now=60.0)
+    assert slots.take(50, now=61.0)
+
+
+def test_a_crowded_agent_keeps_at_least_one() -> None:
+    slots = QuerySlots()
+    slots.take(50, now=0.0)
+    slots.give_back()
+    slots.crowded(now=0.0)
+    assert slots.take(50, now=1.0)
+
+
+@given(st.lists(st.sampled_from(["take", "back", "crowded", "later"]), max_size=60), st.integers(0, 6))
+def test_the_limit_holds_whatever_happens(steps: list[str], limit: int) -> None:
+    slots, held, now = QuerySlots(), 0, 0.0
+    for step in steps:
+        if step == "take":
+            held += slots.take(limit, now=now)
+        elif step == "back" and held:
+            slots.give_back()
+            held -= 1
+        elif step == "crowded" and held:
+            slots.give_back()
+            held -= 1
+            slots.crowded(now=now)
+        else:
+            now += 31.0
+        assert slots.open == held <= limit
