@@ -136,8 +136,7 @@ class Hedge(Policy):
             return operation()
         began = self._clock()
         delay = self._machine.begin(began)
-        threads = Threads()
-        if delay is None or not threads.start(0, operation):
+        if delay is None or not (threads := Threads()).start(0, operation):
             result = operation()
             self._observe(result, began)
             return result

@@ -62,53 +62,57 @@ class AsyncioTasks:
     """Tasks of the running asyncio loop."""
 
     def __init__(self) -> None:
-        self._numbers: dict[asyncio.Task[Any], int] = {}
-        self._ended: deque[Ended] = deque()
-
-    def start(self, number: int, operation: Operation[Any]) -> None:
         import asyncio
 
+        self._loop = asyncio.get_running_loop()
+        self._numbers: dict[asyncio.Task[Any], int] = {}
+        self._ended: deque[Ended] = deque()
+        self._news: asyncio.Future[None] | None = None
+
+    def start(self, number: int, operation: Operation[Any]) -> None:
         async def attempt() -> Any:
             return await operation()
 
-        task = asyncio.get_running_loop().create_task(attempt(), name=f"chassis:hedge:{number}")
+        task = self._loop.create_task(attempt(), name=f"chassis:hedge:{number}")
         _alive.add(task)
-        task.add_done_callback(_let_go)
         self._numbers[task] = number
+        task.add_done_callback(self._end)
 
-    async def wait(self, seconds: float | None) -> Ended | None:
+    def _end(self, task: asyncio.Task[Any]) -> None:
         import asyncio
 
+        _alive.discard(task)
+        # Asked for its error, so that nobody is told that it was never retrieved.
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        result = None if error is not None else task.result()
+        self._ended.append(Ended(self._numbers.pop(task), result, error))
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    async def _listen(self, seconds: float | None) -> None:
+        """Until an attempt ends, for ``seconds`` at most."""
+        news = self._news = self._loop.create_future()
+        timer = None if seconds is None else self._loop.call_later(seconds, self._wake)
+        try:
+            await news
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def wait(self, seconds: float | None) -> Ended | None:
         if not self._ended:
-            done, _ = await asyncio.wait(self._numbers, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            for task in sorted(done, key=self._numbers.__getitem__):
-                self._ended.append(_ending(self._numbers.pop(task), task))
+            await self._listen(seconds)
         return self._ended.popleft() if self._ended else None
 
     async def stop(self, grace: float) -> None:
-        import asyncio
-
-        running = [task for task in self._numbers if not task.done()]
-        self._numbers.clear()
-        for task in running:
+        for task in self._numbers:
             task.cancel()
-        if running and grace:
-            await asyncio.wait(running, timeout=grace)
-
-
-def _ending(number: int, task: asyncio.Task[Any]) -> Ended:
-    import asyncio
-
-    if task.cancelled():
-        return Ended(number, None, asyncio.CancelledError())
-    error = task.exception()
-    return Ended(number, None if error else task.result(), error)
-
-
-def _let_go(task: asyncio.Task[Any]) -> None:
-    _alive.discard(task)
-    if not task.cancelled():
-        task.exception()  # asked for, so nobody is told that it was never retrieved
+        until = self._loop.time() + grace
+        while self._numbers and (left := until - self._loop.time()) > 0:
+            await self._listen(left)
 
 
 class TrioTasks:
