@@ -124,6 +124,21 @@ def over(keys: tuple[int, ...], function: Callable[[int], Any]) -> Run:
     return run
 
 
+def in_turn(keys: tuple[int, ...], functions: list[Callable[[int], Any]]) -> Run:
+    """As ``over``, each key with a function of its own."""
+    pairs = list(zip(functions, keys, strict=True))
+    for function, key in pairs:
+        function(key)
+
+    def run(n: int) -> bool:
+        result = None
+        for function, key in itertools.islice(itertools.cycle(pairs), n):
+            result = function(key)
+        return result is not None
+
+    return run
+
+
 def in_time(function: Callable[[int], Any]) -> Callable[[int], Any]:
     """What the standard library has for an async call."""
 
@@ -246,10 +261,13 @@ def keyed(compare: Comparison) -> None:
     """A breaker for each of 1,000 keys, which take turns."""
     group, keys = "breaker by key", tuple(range(len(NAMES)))
     compare.add_run(group, "bare", over(keys, bare), True, kind="sync")
-    one = compare.add_run(group, "chassis, one breaker", over(keys, breaker("one")(bare)), True, kind="sync")
+    compare.add_run(group, "chassis, one breaker", over(keys, breaker("one")(bare)), True, kind="sync")
+    # What a lookup adds is seen beside as many breakers that need none: their windows move on alike.
+    each = [breaker(f"key {key}")(bare) for key in keys]
+    found = compare.add_run(group, "chassis, found beforehand", in_turn(keys, each), True, kind="sync")
     many = KeyedBreakers("many", key=lambda key: key, slow_after=1.0)
     ours = compare.add_run(group, "chassis", over(keys, many(bare)), True, kind="sync")
-    compare.bench.target(ours, at_most=8, less=one)
+    compare.bench.target(ours, at_most=8, less=found)
     for peer, make in compare.peers("keyed", "sync"):
         compare.add_run(group, peer.name, over(keys, make()(bare)), True, kind="sync")
 
@@ -291,9 +309,16 @@ def pipelines(compare: Comparison, kind: str) -> None:
         breaker(f"five {kind}"),
         Bulkhead(f"five {kind}", limit=64),
     )
+    four = Pipeline(
+        Fallback(0, on=Failure),
+        Retry(f"four {kind}", on=Failure),
+        breaker(f"four {kind}"),
+        Bulkhead(f"four {kind}", limit=64),
+    )
     two = Pipeline(Retry(f"two {kind}", on=Failure), breaker(f"two {kind}"))
     note = "fallback, deadline, retry, breaker, bulkhead"
     ours = compare.add(group, "chassis, five", five, kind=kind, note=note)
+    compare.add(group, "chassis, four", four, kind=kind, note="the same without the deadline")
     compare.add(group, "chassis, two", two, kind=kind, note="retry, breaker")
     compare.add_peers(group, "pair", kind=kind)
     breaking = {peer.name: make for peer, make in compare.peers("breaker", kind)}
