@@ -423,9 +423,17 @@ def test_trap_04_it_is_the_oldest_probe_that_is_waited_for() -> None:
     assert breaker.state is OPEN
 
 
-@pytest.mark.parametrize("outcome", [SUCCESS, FAILURE])
-def test_trap_05_06_results_of_closed_calls_are_stale_later(outcome: Outcome) -> None:
-    """A call admitted while closed changes nothing in OPEN, HALF_OPEN and the next CLOSED."""
+def test_trap_05_success_of_a_closed_call_is_stale_later() -> None:
+    """Admitted while closed, it changes nothing in OPEN, HALF_OPEN and the next CLOSED."""
+    a_closed_call_is_stale_later(SUCCESS)
+
+
+def test_trap_06_failure_of_a_closed_call_is_stale_later() -> None:
+    """Admitted while closed, it changes nothing in OPEN, HALF_OPEN and the next CLOSED."""
+    a_closed_call_is_stale_later(FAILURE)
+
+
+def a_closed_call_is_stale_later(outcome: Outcome) -> None:
     breaker = machine(consecutive_failures=1, probes=1)
     late, _ = breaker.admit(0.0)
     call(breaker, FAILURE, 0.0)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import subprocess
 import sys
 import threading
 import time
 import warnings
 import weakref
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 import pytest
@@ -27,74 +26,13 @@ from chassis.breaker import (
     BreakerState,
     CircuitBreaker,
 )
-from chassis.core.errors import BulkheadFull, CircuitOpen, ConfigError
+from chassis.core.errors import BulkheadFull, CircuitOpen, ConfigError, Overloaded, RateLimited
 from chassis.core.events import Event, EventBus
-from chassis.core.outcomes import Outcome
+from chassis.core.outcomes import Outcome, classify_error
 from chassis.core.registry import policies
+from tests.breaker.breaking import Clock, fail, in_threads
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def bus() -> EventBus:
-    return EventBus()
-
-
-@pytest.fixture
-def make(clock: Clock, bus: EventBus) -> Callable[..., CircuitBreaker]:
-    def make(name: str = "payments", **options: Any) -> CircuitBreaker:
-        options = {"consecutive_failures": 1, "clock": clock, "bus": bus, "register": False, **options}
-        return CircuitBreaker(name, **options)
-
-    return make
-
-
-def fail(breaker: CircuitBreaker, times: int = 1) -> None:
-    @breaker
-    def call() -> None:
-        raise ConnectionError("refused")
-
-    for _ in range(times):
-        with pytest.raises(ConnectionError):
-            call()
-
-
-@contextmanager
-def switching_often() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
-
-
-def in_threads(count: int, function: Callable[[], Any]) -> list[Any]:
-    """What `function` returned or raised in `count` threads that begin together."""
-    gate = threading.Barrier(count)
-
-    def run() -> Any:
-        gate.wait(10)
-        try:
-            return function()
-        except Exception as error:
-            return error
-
-    with switching_often(), ThreadPoolExecutor(count) as pool:
-        return [each.result(20) for each in [pool.submit(run) for _ in range(count)]]
 
 
 # ── calls ────────────────────────────────────────────────────────────────────────────────────
@@ -203,7 +141,8 @@ async def test_trap_09_cancelled_call_while_closed_leaves_no_trace(make: Any) ->
 
 
 @pytest.mark.parametrize(
-    "error", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, trio.Cancelled._create]
+    "error",
+    [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError, trio.Cancelled._create],
 )
 def test_trap_10_what_the_caller_wills_is_neutral(make: Any, error: Any) -> None:
     """KeyboardInterrupt and its like pass through and count for nothing."""
@@ -243,22 +182,75 @@ async def test_trap_11_exception_groups_are_judged_by_their_members(make: Any) -
     assert breaker.state is OPEN
 
 
-def test_trap_14_15_refusals_inside_the_call_are_neutral(make: Any) -> None:
-    """Another breaker's or a bulkhead's refusal says nothing of this dependency."""
+def test_trap_14_refusal_of_another_breaker_is_neutral_unless_the_classifier_says_otherwise(
+    make: Any,
+) -> None:
+    """An open breaker further in says nothing of this dependency; who thinks it does may count it."""
     breaker = make()
-    for refusal in (CircuitOpen("other"), BulkheadFull("pool", limit=1)):
 
-        @breaker
-        def call(refusal: Exception = refusal) -> None:
-            raise refusal
+    @breaker
+    def call() -> None:
+        raise CircuitOpen("other")
 
-        with pytest.raises(type(refusal)):
-            call()
+    with pytest.raises(CircuitOpen):
+        call()
+    assert breaker.state is CLOSED
+    assert breaker.describe()["calls"] == 0
+
+    def all_errors(result: Any, error: BaseException | None) -> Outcome:
+        return Outcome.FAILURE if error else Outcome.SUCCESS
+
+    strict = make(classify=all_errors)
+
+    @strict
+    def counted() -> None:
+        raise CircuitOpen("other")
+
+    with pytest.raises(CircuitOpen):
+        counted()
+    assert strict.state is OPEN
+
+
+@pytest.mark.parametrize(
+    "refusal", [BulkheadFull("pool", limit=1), RateLimited("api"), Overloaded("this process")]
+)
+def test_trap_15_what_was_refused_on_the_way_is_neutral(make: Any, refusal: Exception) -> None:
+    """A full bulkhead or a rate limit inside the call never reached the dependency."""
+    breaker = make()
+
+    @breaker
+    def call() -> None:
+        raise refusal
+
+    with pytest.raises(type(refusal)):
+        call()
     assert breaker.state is CLOSED
     assert breaker.describe()["calls"] == 0
 
 
-def test_trap_25_26_streams_count_once(make: Any, clock: Clock) -> None:
+def test_trap_12_ignored_error_as_the_only_probe_decides_nothing(make: Any, clock: Clock) -> None:
+    """It is still half open, and the next probe is admitted and decides."""
+
+    def only_server_errors(result: Any, error: BaseException | None) -> Outcome:
+        return Outcome.IGNORED if isinstance(error, KeyError) else classify_error(result, error)
+
+    breaker = make(classify=only_server_errors, probes=1)
+    fail(breaker)
+    clock.now += 10
+
+    @breaker
+    def call(key: str) -> str:
+        return {"known": "value"}[key]
+
+    with pytest.raises(KeyError):
+        call("unknown")
+    assert breaker.state is HALF_OPEN
+    assert breaker.ready
+    assert call("known") == "value"
+    assert breaker.state is CLOSED
+
+
+def test_trap_25_streams_count_once(make: Any, clock: Clock) -> None:
     """A stream that breaks is one failure, one closed after an item is a success."""
     breaker = make(consecutive_failures=None, minimum_calls=100)
 
@@ -278,7 +270,7 @@ def test_trap_25_26_streams_count_once(make: Any, clock: Clock) -> None:
 
 
 @pytest.mark.asyncio
-async def test_trap_25_26_async_streams_count_once_and_hold_the_probe(make: Any, clock: Clock) -> None:
+async def test_trap_25_async_streams_count_once_and_hold_the_probe(make: Any, clock: Clock) -> None:
     """A stream is a probe until it ends."""
     breaker = make(probes=1)
     fail(breaker)
@@ -312,6 +304,37 @@ async def test_trap_28_plain_function_that_returns_a_coroutine_is_guarded(make: 
             await guarded(number)
     assert calls == [0, 1]
     assert breaker.describe()["calls"] == 2
+
+
+@pytest.mark.asyncio
+async def test_trap_28_coroutine_of_a_plain_function_is_one_probe_to_its_end(make: Any, clock: Clock) -> None:
+    """Its permit is taken with the call and given back when it was awaited."""
+    breaker = make(probes=1)
+    fail(breaker)
+    clock.now += 10
+    release = asyncio.Event()
+
+    async def fetch() -> str:
+        await release.wait()
+        return "ok"
+
+    waiting = asyncio.ensure_future(breaker(lambda: fetch())())
+    await asyncio.sleep(0)
+    assert not breaker.ready
+    with pytest.raises(CircuitOpen):
+        breaker(lambda: fetch())()
+    release.set()
+    assert await waiting == "ok"
+    assert breaker.state is CLOSED
+
+    async def broken() -> None:
+        raise ConnectionError
+
+    fail(breaker)
+    clock.now += 10
+    with pytest.raises(ConnectionError):
+        await breaker(lambda: broken())()
+    assert breaker.state is OPEN
 
 
 @pytest.mark.asyncio
@@ -358,6 +381,33 @@ def test_trap_35_permit_of_a_forgotten_breaker_is_given_back_without_error(make:
     del breaker
     gc.collect()
     permit.settle(Outcome.FAILURE, OSError())
+
+
+def test_trap_35_calls_in_flight_at_a_reset_change_nothing_later(make: Any) -> None:
+    """Their results belong to what was forgotten."""
+    breaker = make(consecutive_failures=1)
+    late = [breaker.acquire() for _ in range(3)]
+    breaker.reset()
+    for permit in late:
+        permit.settle(Outcome.FAILURE, OSError())
+    assert breaker.state is CLOSED
+    assert breaker.describe()["calls"] == 0
+
+
+def test_trap_19_refusal_by_a_clock_that_stepped_back_promises_no_longer_wait(
+    make: Any, clock: Clock
+) -> None:
+    """No more than the opening was to last, never less than nothing, and nothing closes early."""
+    breaker = make(open_for=5.0)
+    fail(breaker)
+    call = breaker(lambda: None)
+    for now in (1_000.0, 10.0, -1e6, 1_004.0):
+        clock.now = now
+        with pytest.raises(CircuitOpen) as caught:
+            call()
+        assert 0 < caught.value.retry_after <= 5.5
+    clock.now = 1_000.0 + 86_400
+    assert call() is None
 
 
 # ── half open ────────────────────────────────────────────────────────────────────────────────
@@ -504,6 +554,31 @@ async def test_trap_13_probe_whose_child_tasks_call_its_own_breaker(make: Any, c
     assert breaker.state is CLOSED
     with pytest.raises(CircuitOpen):
         await task
+
+
+def test_trap_13_own_refusal_further_in_is_no_failure_of_the_probe(make: Any, clock: Clock) -> None:
+    """A thread that the probe begins has no part in its context: its refusal says nothing, to any classifier."""
+
+    def all_errors(result: Any, error: BaseException | None) -> Outcome:
+        return Outcome.FAILURE if error else Outcome.SUCCESS
+
+    breaker = make(classify=all_errors, probes=1)
+    fail(breaker)
+    clock.now += 10
+    part = breaker(lambda: "part")
+
+    @breaker
+    def outer(*, in_a_thread: bool) -> Any:
+        [result] = in_threads(1, part) if in_a_thread else [part()]
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    with pytest.raises(CircuitOpen):
+        outer(in_a_thread=True)
+    assert breaker.state is HALF_OPEN
+    assert outer(in_a_thread=False) == "part"
+    assert breaker.state is CLOSED
 
 
 def test_trap_13_the_ride_ends_with_the_probe(make: Any, clock: Clock) -> None:
@@ -655,24 +730,49 @@ def test_permit_that_comes_back_during_a_collection_does_not_block(make: Any) ->
     assert breaker.describe()["calls"] == 1
 
 
-def test_trap_39_locks_are_new_in_a_forked_child(make: Any) -> None:
-    """The hook makes the lock anew; state goes on."""
-    breaker = make()
-    fail(breaker)
-    held, done = threading.Event(), threading.Event()
+_FORKS_WHILE_LOCKED = """
+import os, threading, warnings
+from chassis.breaker import CircuitBreaker, KeyedBreakers
 
-    def hold() -> None:
-        with breaker._lock:
-            held.set()
-            done.wait(10)
+breaker, family = CircuitBreaker("payments", consecutive_failures=2), KeyedBreakers("hosts")
 
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait(10)
-    breaker.after_fork_in_child()
-    assert breaker.state is OPEN
-    done.set()
-    thread.join(10)
+@breaker
+def call(bad):
+    if bad:
+        raise OSError
+
+def attempt(bad):
+    try:
+        call(bad)
+    except OSError:
+        pass
+
+attempt(True)
+held, done = threading.Event(), threading.Event()
+
+def hold():
+    with breaker._lock, family._lock:
+        held.set()
+        done.wait(20)
+
+threading.Thread(target=hold).start()
+held.wait(20)
+warnings.simplefilter("ignore")  # Python 3.12 warns of forks beside threads
+child = os.fork()
+if child == 0:
+    family.of("a")
+    attempt(True)  # the second in a row: what was counted before the fork goes on
+    os._exit(0 if breaker.state.value == "open" else 1)
+status = os.waitpid(child, 0)[1]
+done.set()
+raise SystemExit(os.waitstatus_to_exitcode(status) or breaker.state.value != "closed")
+"""
+
+
+def test_trap_39_child_forked_while_the_lock_was_held_goes_on() -> None:
+    """It has locks of its own, starts from what was counted, and its state is its own."""
+    command = [sys.executable, "-c", _FORKS_WHILE_LOCKED]
+    assert subprocess.run(command, timeout=30, check=False).returncode == 0
 
 
 # ── events ───────────────────────────────────────────────────────────────────────────────────

@@ -19,7 +19,7 @@ from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
 from chassis.core.options import check_count
 from chassis.core.outcomes import Classifier, classify_error
-from chassis.core.policies import Admission, Guarded, Operation, Permit, Stream
+from chassis.core.policies import Admission, Guarded, Operation, Permit, Role, Stream
 from chassis.core.registry import policies
 
 T = TypeVar("T")
@@ -61,6 +61,7 @@ class KeyedBreakers(Admission):
     """
 
     kind = "breaker"
+    role = Role.BREAKER
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ from chassis.core.errors import CircuitOpen
 from chassis.core.events import Event, EventBus, events
 from chassis.core.forks import tell_after_fork
 from chassis.core.outcomes import Classifier, Outcome, classify_error
-from chassis.core.policies import Admission, Permit, is_awaitable
+from chassis.core.policies import Admission, Permit, Role, is_awaitable
 from chassis.core.registry import policies
 
 T = TypeVar("T")
@@ -56,6 +56,7 @@ class CircuitBreaker(Admission):
     """
 
     kind = "breaker"
+    role = Role.BREAKER
 
     def __init__(
         self,
@@ -226,7 +227,7 @@ class CircuitBreaker(Admission):
         retry_after, state = None, "forced_open"
         if until != _INFINITY:
             retry_after, state = until - now, "open"
-            if retry_after > machine.length:  # the clock stepped back
+            if retry_after > machine.length:  # noqa: PLR1730 - min() is dear; the clock stepped back
                 retry_after = machine.length
         machine.refusals.add()
         if bus.listening:
@@ -326,11 +327,16 @@ class CircuitBreaker(Admission):
             self.settle(permit, None, error)
             raise
         if is_awaitable(result):
+            if held.get() is permit:
+                # It is whoever awaits it that is inside the probe, not whoever made it.
+                held.set(permit.outer)
             return self._await(permit, result)
         self.settle(permit, result, None)
         return result
 
     async def _await(self, permit: Permit, awaitable: Awaitable[T]) -> T:
+        if isinstance(permit, BreakerPermit) and permit.is_probe_of(self):
+            held.set(permit)
         try:
             result = await awaitable
         except BaseException as error:
