@@ -272,6 +272,8 @@ def test_case_29_the_only_instance_is_never_ejected() -> None:
 def test_case_29_the_last_one_of_two_is_never_ejected() -> None:
     balanced = failing("0000", among=2, ejection_cap=1.0)
     assert balanced.names(EndpointEjected) == ["0000"]
+    # It does well again, asked as a last resort, while the other one fails.
+    balanced.call_at("0000", Outcome.SUCCESS, 20)
     balanced.call_at("0001", Outcome.FAILURE, 60)
     balanced.clock.advance(1.0)
     balanced.call_at("0001", Outcome.FAILURE, 60)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chassis.core import Instance, Outcome, Status
@@ -81,7 +81,7 @@ def test_one_fit_among_a_thousand_is_found() -> None:
 def test_case_42_of_a_thousand_ready_endpoints_few_are_asked(policy: PolicyName) -> None:
     """A pick filters nothing: what is filtered is kept until somebody's standing changes."""
     balanced = Balanced(*named(1000), policy=policy)
-    views = {id(balanced.set._machine.view)}
+    views = [balanced.set._machine.view]
     asked = 0
 
     def ready(endpoint: Endpoint[Pool]) -> bool:
@@ -92,9 +92,9 @@ def test_case_42_of_a_thousand_ready_endpoints_few_are_asked(policy: PolicyName)
     for _ in range(100):
         balanced.call(ready=ready, key="k")
         balanced.clock.advance(1.0)
-        views.add(id(balanced.set._machine.view))
+        views.append(balanced.set._machine.view)
     assert asked <= 300
-    assert len(views) == 1
+    assert all(each is views[0] for each in views)
 
 
 def test_case_10_the_same_instances_again_change_nothing_for_the_policy() -> None:
@@ -343,6 +343,7 @@ steps = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(steps, max_size=30))
 def test_whatever_happens_each_state_is_disposed_of_exactly_once_and_only_when_idle(
     sequence: list[tuple[str, Any]],
@@ -385,6 +386,7 @@ def test_whatever_happens_each_state_is_disposed_of_exactly_once_and_only_when_i
     assert all(each.closed == 1 for each in made)
 
 
+@settings(deadline=None)
 @given(
     policy=st.sampled_from(get_args(PolicyName)),
     panic=st.sampled_from(["off", "ejection", "all"]),

@@ -126,3 +126,10 @@ def test_panic_across_tiers_counts_all_of_them() -> None:
     )
     balanced.call()
     assert balanced.set.describe()["panic"] is True
+
+
+def test_under_panic_too_the_ones_passed_over_are_the_last_resort() -> None:
+    balanced = Balanced(instance("a"), *critical("x", "y"), panic="all")
+    balanced.call_at("a", Outcome.IGNORED, retry_after=20.0)
+    assert set(balanced.calls(10)) == {"x", "y"}
+    assert balanced.call(exclude=[balanced.endpoint("x"), balanced.endpoint("y")]) == "a"

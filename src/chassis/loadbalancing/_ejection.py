@@ -76,6 +76,11 @@ class Ejection:
         self._ended_at = now
 
 
+NEVER_EJECTED = Ejection()
+"""Stands for the ejection of all that were never ejected, and must not be changed: most instances
+never are, and looking at one object costs less than looking at a thousand."""
+
+
 def suspicious(calls: int, failures: int, options: BalancingOptions) -> bool:
     """Whether its own counts are worth a look at those of its peers, which costs more."""
     return calls >= options.ejection_minimum and failures >= min(CLEARLY, options.ejection_rate) * calls

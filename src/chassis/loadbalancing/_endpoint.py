@@ -4,7 +4,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from chassis.core.instances import Instance, Status
 from chassis.core.windows import SlidingCounts
-from chassis.loadbalancing._ejection import Ejection
+from chassis.loadbalancing._ejection import NEVER_EJECTED, Ejection
 from chassis.loadbalancing._latency import Latency
 from chassis.loadbalancing._options import BalancingOptions
 
@@ -61,7 +61,7 @@ class Endpoint(Generic[S]):
         self.weight = float(instance.weight)
         self.latency = Latency(options.latency_decay)
         self.recent = SlidingCounts(options.ejection_window)
-        self.ejection = Ejection()
+        self.ejection: Ejection = NEVER_EJECTED
         self.told_until = 0.0
         self.warm_since: float | None = None
         self.rank = -1

@@ -26,28 +26,30 @@ class LeastLoaded(ABC):
     def choose(
         self, candidates: Sequence[C], fit: Callable[[C], bool], *, key: str | None, now: float
     ) -> C | None:
+        size, draw = len(candidates), self._draw
+        if self._choices == 2 and size > 2:
+            # The usual case, without a list: only the better one is asked whether it is fit.
+            first = int(draw() * size)
+            second = int(draw() * (size - 1))
+            one, other = candidates[first], candidates[second + (second >= first)]
+            if (one.share >= 1.0 or draw() < one.share) and (other.share >= 1.0 or draw() < other.share):
+                if self.load(other, now) < self.load(one, now):
+                    one = other
+                if fit(one):
+                    return one
         drawn = self._draw_some(candidates, fit)
         if not drawn:
-            return any_fit(candidates, fit, self._draw, share_of)
-        best = drawn[0]
-        if len(drawn) > 1:
-            least = self.load(best, now)
-            for one in drawn[1:]:
-                load = self.load(one, now)
-                # Equal ones stay in the order they were drawn in, which is random already.
-                if load < least:
-                    best, least = one, load
-        return best
+            return any_fit(candidates, fit, draw, share_of)
+        # Of equal ones the first, which is random already.
+        return min(drawn, key=lambda each: self.load(each, now))
 
     def _draw_some(self, candidates: Sequence[C], fit: Callable[[C], bool]) -> list[C]:
         size, draw, choices = len(candidates), self._draw, self._choices
-        drawn: list[C] = []
         if size <= choices:
             start = int(draw() * size)
-            for one in (*candidates[start:], *candidates[:start]):
-                if (one.share >= 1.0 or draw() < one.share) and fit(one):
-                    drawn.append(one)
-            return drawn
+            all_of_them = (*candidates[start:], *candidates[:start])
+            return [one for one in all_of_them if (one.share >= 1.0 or draw() < one.share) and fit(one)]
+        drawn: list[C] = []
         for _ in range(ASKS + 2 * choices):
             one = candidates[int(draw() * size)]
             if one not in drawn and (one.share >= 1.0 or draw() < one.share) and fit(one):

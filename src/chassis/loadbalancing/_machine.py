@@ -16,7 +16,7 @@ from chassis.core.events import Event
 from chassis.core.instances import Instance, Status
 from chassis.core.outcomes import Outcome
 from chassis.loadbalancing._consistent_hash import stable_hash
-from chassis.loadbalancing._ejection import outliers, suspicious
+from chassis.loadbalancing._ejection import NEVER_EJECTED, Ejection, outliers, suspicious
 from chassis.loadbalancing._endpoint import Endpoint, S, TierKey
 from chassis.loadbalancing._events import EndpointEjected, EndpointReturned, PanicEntered, PanicLeft
 from chassis.loadbalancing._options import BalancingOptions
@@ -304,6 +304,8 @@ class BalancingMachine(Generic[S]):
                 places -= 1
 
     def _eject(self, endpoint: Endpoint[S], now: float, reason: str) -> None:
+        if endpoint.ejection is NEVER_EJECTED:
+            endpoint.ejection = Ejection()
         length = endpoint.ejection.begin(now, self.options, self._draw)
         # It comes back as one that nothing is known of: neither its failures nor its latency count.
         endpoint.recent.clear()

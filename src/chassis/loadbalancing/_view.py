@@ -195,7 +195,7 @@ def build_view(
     upto = 0.0
     for group, some, load in zip(groups, allowed, loads, strict=True):
         upto += load
-        if len(some) < len(group.able):
+        if alarmed or len(some) < len(group.able):
             chosen = set(some)
             reserve += (each for each in group.able if each not in chosen)
         if some:
