@@ -51,6 +51,7 @@ from chassis.service._telemetry import Telemetry
 
 _REQUIRED_WITHIN = 30.0
 _CONFIRMED_WITHIN = 5.0
+_OPEN = frozenset({"open", "half_open", "forced_open"})
 _ADDRESSES = {"consul": ("CONSUL_HTTP_ADDR",), "vault": ("BAO_ADDR", "VAULT_ADDR")}
 """The systems that can be required, and the variables that say where they are."""
 
@@ -253,7 +254,7 @@ class Runtime:
         self._undo.append(
             register_gauge(
                 "chassis_breaker_open",
-                "1 while a circuit breaker is open or half-open, else 0.",
+                "1 while a circuit breaker is open, half-open or forced open, else 0; of a family how many are.",
                 ["breaker"],
                 self._breaker_gauge,
             )
@@ -415,14 +416,16 @@ class Runtime:
         self._undo.append(self.health.check("consul", consul_answers, critical=False, ttl=1.0))
 
     def _breaker_gauge(self) -> dict[tuple[str, ...], float]:
-        """Every breaker's state by its name: those of decorated functions, and of each instance called."""
+        """How many are open, by name: breakers in code, families of them, those of each instance called."""
         states: dict[tuple[str, ...], float] = {}
         for key, described in {**policies.describe(), **self.registry.describe()}.items():
             if key.startswith("breaker:"):
-                states[(key,)] = float(described["state"] != "closed")
+                # A family is one series: its keys may be many, and are for describe().
+                each_of = described.get("breakers", {"": described}).values()
+                states[(key,)] = float(sum(each["state"] in _OPEN for each in each_of))
             elif key.startswith("client:") and key.endswith("/breaker"):
                 for instance, each in described["instances"].items():
-                    states[(f"{key}/{instance}",)] = float(each["state"] != "closed")
+                    states[(f"{key}/{instance}",)] = float(each["state"] in _OPEN)
         return states
 
     def describe(self) -> dict[str, Any]:
