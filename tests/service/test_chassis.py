@@ -7,16 +7,28 @@ import gc
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from chassis import BreakerOptions, Chassis, CircuitBreaker, ClientOptions, ConfigError
-from chassis.core import Instance, Status, events
+from chassis import (
+    BreakerOptions,
+    Chassis,
+    CircuitBreaker,
+    ClientOptions,
+    ConfigError,
+    LoadShedder,
+    bulkhead,
+    rate_limit,
+)
+from chassis.core import Instance, Status, events, remaining
 from chassis.discovery import MemoryDiscovery
+from chassis.limits import RateLimitOptions
 from chassis.metrics import render
 from chassis.server import Address
 from tests.client.scripted import ScriptedServer, answer
+from tests.server.exchange import ask
 from tests.support.waiting import eventually
 
 
@@ -110,6 +122,45 @@ async def test_policies_follow_the_file_while_the_service_runs(tmp_path: Path) -
         await eventually(lambda: "config.rejected" in seen, 5, "the rejection")
         stop()
         assert breaker.options.failure_rate == 0.3
+
+
+@pytest.mark.asyncio
+async def test_limits_follow_the_file_while_the_service_runs(tmp_path: Path) -> None:
+    """Those of decorated functions by their names, and what the server sheds; ``/health`` shows both."""
+    file = tmp_path / "shop.toml"
+    file.write_text("")
+    limit = rate_limit("live-search", rate=1, per=1000)
+    gate = bulkhead("live-search", limit=1)
+    shedder = LoadShedder("live-search")
+    chassis = Chassis("shop", file=file, environment={"CHASSIS_SERVER__DEADLINE_HEADERS": "grpc-timeout"})
+    edge = chassis.asgi(answering)
+    async with chassis:
+        assert chassis.describe()["shedding"]["options"]["max_in_flight"] is None
+        file.write_text(
+            '[chassis.policies."rate_limit:live-search"]\nrate = 100\nwait = "20ms"\n'
+            '[chassis.policies."bulkhead:live-search"]\nlimit = 2\norder = "lifo"\n'
+            '[chassis.policies."shedder:live-search"]\nmax_lag = "50ms"\n'
+            "[chassis.server.shedding]\nmax_in_flight = 1\n"
+        )
+        await eventually(lambda: limit.options.rate == 100, 5, "the change")
+        assert limit.options == RateLimitOptions(rate=100, per=1000, wait=0.02)
+        assert (gate.options.limit, gate.options.order) == (2, "lifo")
+        assert shedder.options.max_lag == 0.05
+        answer = await ask(edge, headers={"grpc-timeout": "2S"})
+        assert 1 < float(answer.body) <= 2
+        described = chassis.describe()
+        assert described["shedding"]["options"]["max_in_flight"] == 1
+        assert set(described["policies"]) >= {
+            "rate_limit:live-search",
+            "bulkhead:live-search",
+            "shedder:live-search",
+        }
+
+
+async def answering(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the seconds it is given."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": str(remaining()).encode()})
 
 
 @pytest.mark.asyncio

@@ -8,6 +8,7 @@ from chassis.server._edge import ServerEdge
 from chassis.server._endpoints import Endpoints
 from chassis.server._events import (
     AnnouncementFailed,
+    DeadlineMalformed,
     Draining,
     LoopBlocked,
     LoopRecovered,
@@ -27,6 +28,7 @@ __all__ = [
     "ROUTE",
     "Address",
     "AnnouncementFailed",
+    "DeadlineMalformed",
     "Draining",
     "Endpoints",
     "Hooks",

@@ -3,7 +3,7 @@
 Its order, outermost first, with the reason at each step::
 
     lifecycle → context (request id, deadline) → span, metrics, access line
-    → health and metrics endpoints → authentication → the application
+    → health and metrics endpoints → load shedding → authentication → the application
 """
 
 from __future__ import annotations
@@ -12,13 +12,22 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from chassis.core import ChassisError, Deadline, DeadlineExceeded, Rejected, deadline_scope
+from chassis.core import (
+    ChassisError,
+    Deadline,
+    DeadlineExceeded,
+    Outcome,
+    Permit,
+    Rejected,
+    deadline_scope,
+)
 from chassis.core.headers import REQUEST_ID
 from chassis.core.request import request_id as current_request_id
+from chassis.limits import LoadShedder
 from chassis.logs import access, emit
 from chassis.metrics import ServerMetrics
+from chassis.server._arrival import Arrivals, outcome_of
 from chassis.server._asgi_types import ASGIApp, Message, Receive, Scope, Send
-from chassis.server._context import read_context
 from chassis.server._endpoints import Endpoints
 from chassis.server._lifecycle import Lifecycle
 from chassis.server._options import ServerOptions
@@ -33,6 +42,7 @@ class ServerEdge:
 
     :param lifecycle: told of start and stop; says whether the process drains.
     :param endpoints: ``/livez``, ``/readyz``, ``/health``, ``/metrics`` and the self-probe.
+    :param shedder: sheds load as the options say; None for one of its own.
     """
 
     def __init__(
@@ -43,6 +53,7 @@ class ServerEdge:
         endpoints: Endpoints,
         metrics: ServerMetrics,
         options: Callable[[], ServerOptions],
+        shedder: LoadShedder | None = None,
     ) -> None:
         self._app = app
         self.lifecycle = lifecycle
@@ -51,6 +62,7 @@ class ServerEdge:
         self._endpoints = endpoints
         self._metrics = metrics
         self._options = options
+        self._arrivals = Arrivals(shedder)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -67,10 +79,9 @@ class ServerEdge:
         # traced nor counted, and must be answered when all else is refused.
         if await self._endpoints.answer(scope, send):
             return
-        request_id, waits = read_context(scope["headers"])
         options = self._options()
+        request_id, seconds = self._arrivals.read(scope["headers"], options)
         token = current_request_id.set(request_id)
-        seconds = options.max_deadline if waits is None else min(waits, options.max_deadline)
         exchange = _Exchange(send, request_id, self.lifecycle)
         method, path = scope["method"], scope["path"]
         root_path = scope.get("root_path", "")
@@ -82,6 +93,8 @@ class ServerEdge:
             with deadline_scope(Deadline.after(seconds)):
                 if seconds <= 0:
                     raise DeadlineExceeded("the caller no longer waits for this answer")
+                # Before any work is done for the request, its authentication included.
+                exchange.permit = await self._arrivals.admit_async(options.shedding)
                 await self._app(scope, receive, exchange.send)
         except (Rejected, DeadlineExceeded) as error:
             failure = error
@@ -117,6 +130,7 @@ class ServerEdge:
             self.lifecycle.event_streams.discard(exchange)
             # 499: the client left, or was left, before an answer began.
             status = exchange.status or (500 if isinstance(failure, Exception) else 499)
+            exchange.settle(outcome_of(status, failure))
             seconds = time.perf_counter() - began
             route = route_template(scope, root_path)
             if route is not None:
@@ -149,7 +163,7 @@ def route_template(scope: Scope, root_path: str) -> str | None:
 class _Exchange:
     """One request's answer, as the edge sees it pass."""
 
-    __slots__ = ("_lifecycle", "_send", "_task", "ended_by_stop", "request_id", "started", "status")
+    __slots__ = ("_lifecycle", "_send", "_task", "ended_by_stop", "permit", "request_id", "started", "status")
 
     def __init__(self, send: Send, request_id: str, lifecycle: Lifecycle) -> None:
         self._send = send
@@ -159,6 +173,13 @@ class _Exchange:
         self.status = 0
         self.started = False
         self.ended_by_stop = False
+        self.permit: Permit | None = None
+        """Leave to serve it, where it had to be asked for."""
+
+    def settle(self, outcome: Outcome) -> None:
+        """Give the permit back, once."""
+        if self.permit is not None:
+            self.permit.settle(outcome)
 
     async def send(self, message: Message) -> None:
         """The application's ``send``."""
@@ -175,6 +196,8 @@ class _Exchange:
                 for name, value in headers
             ):
                 self._lifecycle.event_streams.add(self)
+                # Open for as long as its client likes, and idle most of the time: no load.
+                self.settle(Outcome.SUCCESS)
             message = {**message, "headers": headers}
         elif self.ended_by_stop:
             raise OSError("the event stream was ended because the process stops")

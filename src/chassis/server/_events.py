@@ -66,3 +66,17 @@ class LoopRecovered(Event):
     name: ClassVar[str] = "service.loop_recovered"
 
     lag: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadlineMalformed(Event):
+    """A caller's deadline could not be read, so the server's own holds; told only while somebody listens.
+
+    :param header: the header that told it. Its value is left out: callers choose it.
+    """
+
+    name: ClassVar[str] = "server.deadline_malformed"
+    level: ClassVar[Level] = "debug"
+    transition: ClassVar[bool] = False
+
+    header: str

@@ -6,7 +6,7 @@ import json
 import math
 from http import HTTPStatus
 
-from chassis.core import DeadlineExceeded, Rejected
+from chassis.core import DeadlineExceeded, RateLimited, Rejected
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -16,14 +16,15 @@ def problem_for(
 ) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body that answer ``error``.
 
-    A ``Rejected`` is 503 with Retry-After where a time is known, a ``DeadlineExceeded`` 504. The
-    body names what was refused, never why in the words of an exception from further below.
+    A ``Rejected`` is 503, a ``RateLimited`` 429 (RFC 6585), both with Retry-After where a time is
+    known; a ``DeadlineExceeded`` is 504. The body names what was refused, never why in the words of
+    an exception from further below.
     """
     headers: dict[str, str] = {}
     if isinstance(error, DeadlineExceeded):
         status, detail = 504, "the deadline of this request passed"
     else:
-        status, detail = 503, str(error)
+        status, detail = 429 if isinstance(error, RateLimited) else 503, str(error)
         if error.retry_after is not None:
             headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     return status, headers, problem(status, detail, request_id)

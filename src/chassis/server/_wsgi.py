@@ -10,13 +10,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from chassis.background import background
-from chassis.core import ChassisError, Deadline, DeadlineExceeded, Rejected
+from chassis.core import ChassisError, Deadline, DeadlineExceeded, Outcome, Permit, Rejected
 from chassis.core.deadline import hold_deadline
 from chassis.core.headers import REQUEST_ID
 from chassis.core.request import request_id as current_request_id
+from chassis.limits import LoadShedder
 from chassis.logs import access, emit
 from chassis.metrics import ServerMetrics
-from chassis.server._context import read_context
+from chassis.server._arrival import Arrivals, outcome_of
 from chassis.server._endpoints import PATHS, Endpoints
 from chassis.server._options import ServerOptions
 from chassis.server._problem import CONTENT_TYPE, problem_for
@@ -41,6 +42,7 @@ class WSGIEdge:
         endpoints: Endpoints,
         metrics: ServerMetrics,
         options: Callable[[], ServerOptions],
+        shedder: LoadShedder | None = None,
     ) -> None:
         self.app = app
         self.lifecycle = lifecycle
@@ -49,6 +51,7 @@ class WSGIEdge:
         self._endpoints = endpoints
         self._metrics = metrics
         self._options = options
+        self._arrivals = Arrivals(shedder)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         self.lifecycle.ensure_started()
@@ -116,14 +119,14 @@ class _Answer:
         self._start_response = start_response
         self._method = environ["REQUEST_METHOD"]
         self._path = environ.get("PATH_INFO", "")
-        self._request_id, waits = read_context(headers)
+        options = edge._options()
+        self._request_id, seconds = edge._arrivals.read(headers, options)
+        self._permit: Permit | None = None
         self._status = 0
         self._started = False
         self._ended = False
         self._body: Any = ()
-        options = edge._options()
         current_request_id.set(self._request_id)
-        seconds = options.max_deadline if waits is None else min(waits, options.max_deadline)
         scheme = environ.get("wsgi.url_scheme", "http")
         self._span = begin_server_span(self._method, self._path, scheme, headers)
         edge._metrics.begin()
@@ -133,6 +136,8 @@ class _Answer:
         try:
             if seconds <= 0:
                 raise DeadlineExceeded("the caller no longer waits for this answer")
+            # Before any work is done for the request, its authentication included.
+            self._permit = edge._arrivals.admit(options.shedding)
             self._body = edge.app(environ, self._start)
         except (Rejected, DeadlineExceeded) as error:
             self._body = self._refused(error)
@@ -178,6 +183,12 @@ class _Answer:
     ) -> Any:
         self._status = int(status.split(" ", 1)[0])
         self._started = True
+        if any(
+            name.lower() == "content-type" and value.startswith("text/event-stream")
+            for name, value in headers
+        ):
+            # Open for as long as its client likes, and idle most of the time: no load.
+            self._settle(Outcome.SUCCESS)
         if not any(name.lower() == REQUEST_ID.lower() for name, _ in headers):
             headers = [*headers, (REQUEST_ID, self._request_id)]
         # No "Connection: close" while draining: hop-by-hop headers are the server's own (PEP 3333).
@@ -193,6 +204,10 @@ class _Answer:
         self._start(_status_line(status), headers)
         return [body]
 
+    def _settle(self, outcome: Outcome) -> None:
+        if self._permit is not None:
+            self._permit.settle(outcome)
+
     def _end(self, error: BaseException | None) -> None:
         if self._ended:
             return
@@ -202,6 +217,7 @@ class _Answer:
             what = f"{self._method} {self._path} raised {type(error).__name__}"
             emit("error", what, logger="chassis.server", exception=told)
         status = self._status or (500 if isinstance(error, Exception) else 499)
+        self._settle(outcome_of(status, error))
         seconds = time.perf_counter() - self._began
         route = self._environ.get(ROUTE)
         if route is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from chassis.client import ClientOptions, HTTPModuleName, async_client, sync_client
 from chassis.core import ConfigError, Discovery, Registrar, Upstreams
 from chassis.core.options import Seconds
+from chassis.limits import LoadShedder
 from chassis.loadbalancing import BalancingOptions
 from chassis.metrics import ServerMetrics
 from chassis.server import Address, Endpoints, Lifecycle, ServerEdge, WSGIEdge, WSGILifecycle
@@ -65,6 +66,8 @@ class Chassis:
         self._tasks = Tasks()
         self._start_failed: Callable[[Exception], None] = lambda error: None
         self._metrics = ServerMetrics()
+        # The process's own, so it is described with the service; its options are the server's.
+        self._shedder = LoadShedder("server", register=False)
         self._serving: Lifecycle | WSGILifecycle
         self._endpoints = Endpoints(
             self.name, self._runtime.health, token=self._health_token, describe=self.describe
@@ -101,6 +104,7 @@ class Chassis:
             endpoints=self._endpoints,
             metrics=self._metrics,
             options=lambda: self._runtime.options.server,
+            shedder=self._shedder,
         )
         edge.owner = self
         return edge
@@ -115,6 +119,7 @@ class Chassis:
             endpoints=self._endpoints,
             metrics=self._metrics,
             options=lambda: self._runtime.options.server,
+            shedder=self._shedder,
         )
         edge.owner = self
         return edge
@@ -289,11 +294,15 @@ class Chassis:
         self._start_failed = listener
 
     def describe(self) -> dict[str, Any]:
-        """The service's policies, sources, registration and telemetry, as plain values.
+        """The service's policies, sources, registration, load and telemetry, as plain values.
 
         ``drains_on_sigterm`` says whether the server it runs under lets it drain.
         """
-        return {**self._runtime.describe(), "drains_on_sigterm": self._serving.handles_sigterm}
+        return {
+            **self._runtime.describe(),
+            "shedding": self._shedder.describe(),
+            "drains_on_sigterm": self._serving.handles_sigterm,
+        }
 
     def run(self) -> None:
         """Run a process without HTTP of its own until SIGTERM or SIGINT.
