@@ -123,7 +123,7 @@ def test_an_error_inside_the_application_is_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration  # for the 30 s it waits
-def test_a_required_system_that_does_not_answer_ends_the_start(tmp_path: Path) -> None:
+def test_case_15_a_required_system_that_does_not_answer_ends_the_start(tmp_path: Path) -> None:
     """After 30 s; the system is told."""
     status, output = command(
         "run",

@@ -1,4 +1,4 @@
-"""The command line: ``chassis run | dev | gateway | check``."""
+"""The command line: ``chassis run | dev | gateway | check | doctor``."""
 
 from chassis.cli._main import main
 

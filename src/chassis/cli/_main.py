@@ -89,6 +89,47 @@ def check(target: str, assignments: tuple[str, ...]) -> None:
     click.echo(check_target(target, assignments=assignments))
 
 
+@cli.command()
+@click.argument("target", metavar="[MODULE:APP]", required=False)
+@click.option("--url", default="", help="Ask a running service in place of its settings: http://host:port.")
+@click.option(
+    "--token",
+    default="",
+    envvar="CHASSIS_HEALTH_TOKEN",
+    help="The running service's health_token; CHASSIS_HEALTH_TOKEN by default.",
+)
+@click.option("--service", "services", multiple=True, metavar="NAME", help="Look at it; may be repeated.")
+@click.option(
+    "--wait",
+    default=3.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds the sources get to answer.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_SET
+def doctor(
+    target: str | None,
+    url: str,
+    token: str,
+    services: tuple[str, ...],
+    wait: float,
+    as_json: bool,
+    assignments: tuple[str, ...],
+) -> None:
+    """Say where services are, what is wrong, and what to do next.
+
+    Reads the settings as the service would and asks what they lead to, or asks a running service
+    (--url), which also tells of its breakers and ejections. Exit status: 0 all is well, 1 there is
+    something to do.
+    """
+    from chassis.cli._doctor import doctor as look
+
+    report = look(target, url=url, token=token, services=services, wait=wait, assignments=assignments)
+    click.echo(report.as_json() if as_json else report.as_text())
+    sys.exit(0 if report.well else 1)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Exit status: 0 done, 1 failed, 2 given something that cannot be used."""
     given = sys.argv[1:] if arguments is None else arguments

@@ -56,6 +56,11 @@ class FileDiscovery:
     def __repr__(self) -> str:
         return f"FileDiscovery({str(self.path)!r})"
 
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The names of the services it tells of now."""
+        return self._followed.located.services
+
     def subscribe(self, service: str, listener: Callable[[Snapshot], None]) -> Listening:
         """Tell ``listener`` of the service: what the file says, and each change of it."""
         return self._watches.subscribe(service, listener)

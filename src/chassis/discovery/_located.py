@@ -41,6 +41,11 @@ class Located:
                     remedy="write them as one",
                 )
 
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The names, as written."""
+        return tuple(self._instances)
+
     def of(self, service: str) -> tuple[Instance, ...]:
         """The instances of a service, which bear the name that is asked for; none if it is unknown."""
         found = self._instances.get(service)

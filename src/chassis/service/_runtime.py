@@ -45,6 +45,7 @@ from chassis.metrics import register_gauge
 from chassis.secrets import FileSecrets, SecretStore
 from chassis.server import Address, LoopWatch, ServerOptions
 from chassis.service._discovery_gauges import register_discovery_gauges
+from chassis.service._examination import Examination
 from chassis.service._options import KNOWN, PREFIX, TABLE, ChassisOptions
 from chassis.service._registration import SharedRegistration, register
 from chassis.service._telemetry import Telemetry
@@ -119,6 +120,7 @@ class Runtime:
         self._options.check(self._check_policies)
         self._environment = environment
         self._discovery = discovery
+        self._services_file: FileDiscovery | None = None
         self._registrar = registrar
         self._bootstrap: _Bootstrap | None = None
         self._consul: ConsulAPI | None = None
@@ -204,7 +206,8 @@ class Runtime:
                     located[name] = each.urls
             sources: list[Discovery] = [StaticDiscovery(located)]
             if options.services_file:
-                sources.append(FileDiscovery(options.services_file))
+                self._services_file = FileDiscovery(options.services_file)
+                sources.append(self._services_file)
             services = self._consul_options(options)
             if self._consul is not None:
                 self._consul_discovery = ConsulDiscovery(self._consul, options.discovery, services=services)
@@ -228,6 +231,28 @@ class Runtime:
 
     def _service_origin(self, service: str, path: tuple[str, ...]) -> str:
         return self._options.origin(("services", service, "discovery", *path))
+
+    async def examine(self) -> Examination:
+        """Read the settings and find the sources, and start nothing else.
+
+        :raises ConfigError: a setting cannot be used.
+        """
+        await background.run(self._prepare, name="settings")
+        await self.configuration.start()
+        clients = {
+            name.removeprefix("client:")
+            for name in self.registry.describe()
+            if name.startswith("client:") and "/" not in name
+        }
+        discovery = self._discover()
+        written = set() if self._services_file is None else set(self._services_file.services)
+        return Examination(
+            options=self.options,
+            called=tuple(sorted(clients | set(self.options.services) | written)),
+            configuration=self.configuration.describe(),
+            discovery=discovery,
+            consul=self._consul,
+        )
 
     # the lifecycle's hooks
 

@@ -1,0 +1,161 @@
+"""What a running service tells of itself on ``/health``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from chassis.cli._report import Report, Service, System
+from chassis.core import ConfigError
+from chassis.wire import plain_client
+
+
+async def diagnose_running(url: str, token: str, services: tuple[str, ...]) -> Report:
+    """Ask a running service, and judge what it says.
+
+    :param token: its ``health_token``; "" for none.
+    :param services: those to look at; empty for all it calls.
+    """
+    url = url.rstrip("/").removesuffix("/health")
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"{url!r} is no address of a service",
+            setting="--url",
+            origin="command line",
+            remedy="write http://host:port",
+        )
+    report = Report(f"As the service at {url} finds it:")
+    headers = {"Authorization": f"Bearer {token}"} if token else None
+    try:
+        async with plain_client(url, headers=headers) as client:
+            told = json.loads((await client.get("/health")).content)
+            if not isinstance(told, dict) or "status" not in told:
+                raise ValueError("its answer is none of a chassis")
+    except Exception as error:  # noqa: BLE001 - whatever keeps it from answering is what is reported
+        report.find(
+            url,
+            f"/health gave no answer that can be used: {type(error).__name__}: {error}",
+            "start the service, correct the address, or see why it hangs",
+        )
+        return report
+    if "checks" not in told:
+        report.find(
+            url,
+            f"it says {told['status']!r} and keeps the details to itself",
+            "give its health_token by --token or CHASSIS_HEALTH_TOKEN, or ask from its own machine",
+        )
+        return report
+    report.subject = f"As {told.get('service')} at {url} finds it ({told['status']}, {told.get('state')}):"
+    _checks(report, told)
+    _registration(report, told.get("registration"))
+    _configuration(report, told.get("configuration") or {})
+    policies = told.get("policies") or {}
+    for name, each in sorted((told.get("discovery") or {}).items()):
+        if not services or name in services:
+            _service(report, name, each, policies)
+    for name in services:
+        if name not in (told.get("discovery") or {}):
+            report.find(name, "the service does not call it", "see the name", urgent=False)
+    return report
+
+
+def _checks(report: Report, told: Mapping[str, Any]) -> None:
+    if told.get("state") != "ready":
+        report.find("state", f"the service is {told.get('state')}", "wait for it to be ready")
+    for name, check in told["checks"].items():
+        note = check.get("note") or ""
+        well = check["status"] == "pass"
+        report.systems.append(System(name=name, state="ok" if well else "trouble", detail=note))
+        if not well:
+            report.find(name, f"the check says {check['status']}{f': {note}' if note else ''}", "see to it")
+    lag = told.get("loop_lag_ms") or 0
+    if lag >= 1000:
+        report.find(
+            "event loop", f"it lags by {lag / 1000:.1f} s", "find what blocks it, or give it a thread"
+        )
+
+
+def _registration(report: Report, told: Mapping[str, Any] | None) -> None:
+    if told is None:
+        report.systems.append(System(name="registration", state="off", detail="it is registered nowhere"))
+        return
+    maintenance = told.get("maintenance")
+    beat = told.get("heartbeat") or {}
+    detail = f"{told.get('id')}, heartbeat {beat.get('status')} ({beat.get('note')})"
+    state = "ok" if told.get("confirmed") else "trouble"
+    report.systems.append(System(name="registration", state=state, detail=detail))
+    if not told.get("confirmed"):
+        report.find(
+            "registration",
+            str(told.get("trouble") or "not confirmed yet"),
+            "it is tried again until it works",
+        )
+    if maintenance:
+        by = "an operator" if maintenance["operator"] else "the service itself"
+        report.find(
+            "registration",
+            f"under maintenance, asked for by {by}: {maintenance['reason']}",
+            "nobody is sent here until it is ended",
+            urgent=False,
+        )
+    if told.get("shares_its_address_with"):
+        others = ", ".join(told["shares_its_address_with"])
+        report.find(
+            "registration",
+            f"others are registered at the same address: {others}",
+            "give each service a port of its own, and deregister what no longer runs",
+        )
+
+
+def _configuration(report: Report, told: Mapping[str, Any]) -> None:
+    for name, each in (told.get("sources") or {}).items():
+        if each["bad"]:
+            report.find(name, str(each["detail"]), "correct it; until then the settings read last hold")
+    for name, each in (told.get("settings") or {}).items():
+        if each["bad"]:
+            report.find(f"settings {name}", str(each["detail"]), "until then those read last hold")
+
+
+def _service(report: Report, name: str, told: Mapping[str, Any], policies: Mapping[str, Any]) -> None:
+    """A service it calls: discovery's view, with the breakers and ejections of its own calls."""
+    balancing = policies.get(f"client:{name}/balancing") or {}
+    breakers = (policies.get(f"client:{name}/breaker") or {}).get("instances") or {}
+    standing = balancing.get("instances") or {}
+    instances = []
+    for each in told.get("instances") or ():
+        breaker, stands = breakers.get(each["id"]) or {}, standing.get(each["id"]) or {}
+        ejected_for = stands.get("ejected_for")
+        ejected = None if ejected_for is None else f"for {ejected_for:.0f} s more"
+        instances.append({**each, "breaker": breaker.get("state"), "ejected": ejected})
+    service = Service(
+        name=name,
+        told={
+            **told,
+            "instances": instances,
+            "policy": balancing.get("policy"),
+            "panic": balancing.get("panic"),
+        },
+    )
+    report.services.append(service)
+    if told.get("freshness") in ("stale", "expired"):
+        error = told.get("error") or "its source does not answer"
+        report.find(name, f"what is known is {told['freshness']}: {error}", "see to its source")
+    if not instances:
+        report.find(name, str(told.get("reason")), f"run chassis doctor --service {name} for the next step")
+    usable = 0
+    for each in instances:
+        problems = [] if each["status"] in ("passing", "warning") else [f"is {each['status']}"]
+        if each["breaker"] not in (None, "closed"):
+            last = (breakers.get(each["id"]) or {}).get("last_failure")
+            problems.append(f"has its breaker {each['breaker']}{f' after {last}' if last else ''}")
+        if each["ejected"]:
+            problems.append("is passed over, since it fails more than its peers")
+        usable += not problems
+        each["problems"] = problems
+    for each in instances:
+        if each["problems"]:
+            # While others are left this costs no call.
+            report.find(name, f"{each['id']} {' and '.join(each['problems'])}", urgent=not usable)
+    if balancing.get("panic"):
+        report.find(name, "so few instances are fit that all are called (panic)", "see to those that are not")

@@ -1,0 +1,432 @@
+"""`chassis doctor`: what is wrong, and the next step; exit status 0 if nothing is, else 1."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from chassis import BreakerOptions, Chassis
+from chassis.cli import main
+from chassis.core import Instance
+from chassis.discovery import MemoryDiscovery
+from chassis.server import Address
+from tests.client.scripted import ScriptedServer, answer
+from tests.support.processes import ManagedProcess
+from tests.support.scripted_agent import Answer, Asked, ScriptedAgent
+from tests.support.servers import BaoServer, ConsulServer
+
+NAMES = (
+    "CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "BAO_ADDR", "VAULT_ADDR", "BAO_TOKEN",
+    "VAULT_TOKEN", "CHASSIS_SERVICES_FILE", "CHASSIS_HEALTH_TOKEN",
+)  # fmt: skip
+
+
+@pytest.fixture
+def doctor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """Runs the command in an empty folder, with this environment: its exit status and all it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def run(*arguments: str, **environment: str) -> tuple[int, str]:
+        for name in NAMES:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            main(["doctor", *arguments])
+        printed = capsys.readouterr()
+        for name in environment:
+            monkeypatch.delenv(name)
+        return int(ended.value.code or 0), printed.out + printed.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def agent() -> Iterator[str]:
+    with ManagedProcess.python("-m", "chassis.cli", "dev", "--port", "0") as process:
+        url = str(process.wait_for_json("address", timeout=20)["address"])
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = listening.getsockname()[1]
+
+            def register(name: str, number: int, status: str, port: int = port) -> None:
+                check = {"CheckID": f"check:{name}-{number}", "Name": "heartbeat", "TTL": "600s"}
+                definition = {
+                    "ID": f"{name}-{number}",
+                    "Name": name,
+                    "Address": "127.0.0.1",
+                    "Port": port,
+                    "Meta": {"zone": "z1"},
+                    "Check": {**check, "Status": status},
+                }
+                put(f"{url}/v1/agent/service/register", definition)
+
+            register("catalog", 1, "passing")
+            register("catalog", 2, "passing")
+            put(f"{url}/v1/agent/check/update/check:catalog-2", {"Status": "critical", "Output": "no disk"})
+            register("payments", 1, "passing")
+            put(f"{url}/v1/agent/service/maintenance/payments-1?enable=true&reason=new+disk", None)
+            register("gone", 1, "passing", port=1)
+            yield url
+
+
+def put(url: str, body: Any) -> None:
+    httpx2.put(url, json=body).raise_for_status()
+
+
+# by its settings
+
+
+def test_nothing_configured_is_well_and_says_what_to_name(doctor: Any) -> None:
+    status, page = doctor()
+    assert status == 0
+    assert "name one with --service" in page
+    assert page.rstrip().endswith("All is well.")
+
+
+def test_addresses_given_are_tried(doctor: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        status, page = doctor(CHASSIS_SERVICES__CATALOG=url)
+        assert (status, "catalog: 1 of 1 instances fit (static, fresh" in page) == (0, True), page
+        status, page = doctor(CHASSIS_SERVICES__CATALOG=f"{url},http://127.0.0.1:1")
+        assert status == 0, "one that connects is enough"
+    status, page = doctor(CHASSIS_SERVICES__CATALOG=url)
+    assert status == 1
+    assert f"{url} takes no connection from here" in page
+
+
+def test_the_services_of_a_file_are_looked_at(doctor: Any, tmp_path: Path) -> None:
+    file = tmp_path / "services.toml"
+    file.write_text('[services]\ncatalog = [{ url = "http://127.0.0.1:1", status = "maintenance" }]\n')
+    status, page = doctor(CHASSIS_SERVICES_FILE=str(file))
+    assert status == 1
+    assert "catalog: 0 of 1 instances fit (file, fresh" in page
+    assert "127.0.0.1:1 is maintenance" in page
+    file.write_text("[services")
+    status, page = doctor(CHASSIS_SERVICES_FILE=str(file))
+    assert status == 2
+    assert "the file is not TOML" in page
+
+
+def test_a_service_nobody_knows_is_told_with_the_next_step(doctor: Any) -> None:
+    status, page = doctor("--service", "no-such-name")
+    assert status == 1
+    assert "nothing is registered under this name" in page
+    assert "CHASSIS_SERVICES__NO_SUCH_NAME=http://host:port" in page
+    assert "CONSUL_HTTP_ADDR" in page
+
+
+def test_a_registry_that_is_down_is_told_first_and_once(doctor: Any) -> None:
+    status, page = doctor("--service", "catalog", CONSUL_HTTP_ADDR="127.0.0.1:1")
+    assert status == 1
+    todo = page.partition("To do:")[2]
+    assert todo.index("1. consul: ") < todo.index("start the agent, or correct CONSUL_HTTP_ADDR")
+    assert "2. catalog: the registry does not answer and nothing is known from before" in todo
+    assert "3." not in todo
+
+
+def test_a_catalog_is_shown_whole_with_what_is_wrong(doctor: Any, agent: str) -> None:
+    status, page = doctor(CONSUL_HTTP_ADDR=agent)
+    assert status == 1
+    assert "catalog: 1 of 2 instances fit (live, fresh" in page
+    assert "index " in page
+    assert "catalog-2 is critical: heartbeat says 'no disk'" in page
+    assert "payments-1 is maintenance: Service Maintenance Mode says 'new disk'" in page
+    assert "gone-1 is passing, but http://127.0.0.1:1 takes no connection from here" in page
+    todo, _, look = page.partition("To do:")[2].partition("Worth a look:")
+    assert "payments-1" in todo
+    assert "gone-1" in todo
+    assert "catalog-2" in look, "the other instance is fit, so no call fails for it"
+    row = next(line for line in page.splitlines() if line.startswith("  catalog-1"))
+    assert row.split()[2:5] == ["passing", "z1", "dc1"]
+
+
+def test_a_healthy_service_is_well(doctor: Any, agent: str) -> None:
+    status, page = doctor("--service", "catalog", CONSUL_HTTP_ADDR=agent)
+    assert status == 0
+    assert "payments" not in page
+
+
+@pytest.mark.parametrize(
+    ("service", "more", "told"),
+    [
+        ("catalogue", [], "did you mean 'catalog', which is registered?"),
+        ("zzz", [], "start it with CONSUL_HTTP_ADDR set to this agent"),
+        ("catalog", ["--set", 'chassis.discovery.tags=["v9"]'], "see chassis.discovery.tags"),
+    ],
+)
+def test_each_reason_has_its_next_step(
+    doctor: Any, agent: str, service: str, more: list[str], told: str
+) -> None:
+    status, page = doctor("--service", service, *more, CONSUL_HTTP_ADDR=agent)
+    assert status == 1
+    assert told in page
+
+
+def test_the_same_as_json(doctor: Any, agent: str) -> None:
+    status, page = doctor("--json", CONSUL_HTTP_ADDR=agent)
+    report = json.loads(page)
+    assert (status, report["well"]) == (1, False)
+    assert [each["name"] for each in report["systems"]] == ["consul", "vault"]
+    catalog = report["services"]["catalog"]
+    assert catalog["index"] > 0
+    assert [each["connects"] for each in catalog["instances"]] == ["yes", "yes"]
+    assert {each["about"] for each in report["findings"] if each["urgent"]} == {"payments", "gone"}
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "body", "told"),
+    [
+        ("/v1/catalog/services", 403, "ACL not found", "it does not take the token"),
+        ("/v1/status/leader", 200, '""', "its servers have no leader"),
+        ("/v1/status/leader", 500, "no cluster leader", "no cluster leader"),
+    ],
+)
+def test_a_registry_in_trouble_is_told(doctor: Any, path: str, status: int, body: str, told: str) -> None:
+    def script(asked: Asked) -> Answer:
+        if asked.path == path:
+            return Answer(body, status)
+        if asked.path == "/v1/status/leader":
+            return Answer('"10.0.0.1:8300"')
+        return Answer("{}", 404)
+
+    with ScriptedAgent(script) as server:
+        ended, page = doctor(CONSUL_HTTP_ADDR=server.url, CONSUL_HTTP_TOKEN="wrong-token")
+    assert ended == 1
+    assert told in page
+    assert "wrong-token" not in page
+
+
+@pytest.mark.parametrize(
+    ("health", "lookup", "more", "told"),
+    [
+        ({"initialized": False, "sealed": True}, 200, {"BAO_TOKEN": "t0ken"}, "it is not initialised"),
+        ({"initialized": True, "sealed": True}, 200, {"BAO_TOKEN": "t0ken"}, "bao operator unseal"),
+        ({"initialized": True, "sealed": False}, 403, {"BAO_TOKEN": "t0ken"}, "it does not take the token"),
+        ({"initialized": True, "sealed": False}, 200, {}, "no token is given"),
+        (
+            {"initialized": True, "sealed": False},
+            200,
+            {"BAO_TOKEN_FILE": "nowhere"},
+            "'nowhere' cannot be read",
+        ),
+        ({"initialized": True, "sealed": False}, 200, {"BAO_TOKEN": "t0ken"}, ""),
+    ],
+)
+def test_a_secret_store_is_asked_for_its_state_and_the_token(
+    doctor: Any, health: Any, lookup: int, more: dict[str, str], told: str
+) -> None:
+    def script(asked: Asked) -> Answer:
+        if asked.path == "/v1/sys/health":
+            return Answer(json.dumps(health))
+        return Answer(json.dumps({"data": {"ttl": 60}}), lookup)
+
+    with ScriptedAgent(script) as server:
+        status, page = doctor(BAO_ADDR=server.url, **more)
+    assert status == bool(told)
+    assert told in page
+    assert "t0ken" not in page
+
+
+def test_a_secret_store_that_is_down_is_told(doctor: Any) -> None:
+    status, page = doctor(VAULT_ADDR="http://127.0.0.1:1", VAULT_TOKEN="t")
+    assert status == 1
+    assert "start it, or correct BAO_ADDR (or VAULT_ADDR)" in page
+
+
+def test_the_application_says_which_services_it_calls(doctor: Any, tmp_path: Path, agent: str) -> None:
+    (tmp_path / "calling.py").write_text(
+        "from chassis import Chassis\nchassis = Chassis('calling')\ncatalog = chassis.client('catalog')\n"
+        "async def app(scope, receive, send): ...\napp = chassis.asgi(app)\n"
+    )
+    status, page = doctor("calling:app", CONSUL_HTTP_ADDR=agent)
+    assert status == 0
+    assert page.startswith("As calling would find it:")
+    assert "catalog: 1 of 2 instances fit" in page
+
+
+# a running service
+
+
+@pytest.fixture
+def running() -> Iterator[Callable[..., str]]:
+    """Serves what a real chassis says of itself, to whoever it may say it."""
+    stop: list[Callable[[], Any]] = []
+
+    def serve(body: bytes, status: int = 200) -> str:
+        server = ScriptedAgent(lambda asked: Answer(body, status))
+        server.__enter__()
+        stop.append(lambda: server.__exit__())
+        return server.url
+
+    yield serve
+    for each in stop:
+        each()
+
+
+def health(*, client: str = "127.0.0.1", fail: bool = False, broken: bool = False) -> bytes:
+    """The body of /health of a service that calls two instances, one of which fails."""
+
+    async def ask() -> bytes:
+        discovery, registry = MemoryDiscovery(), MemoryDiscovery()
+        with ScriptedServer(answer(500)) as bad, ScriptedServer(answer(200)) as good:
+            for name, server in (("bad", bad), ("good", good)):
+                if not (broken and name == "good"):
+                    discovery.put(Instance(id=name, service="catalog", host="127.0.0.1", port=server.port))
+            chassis = Chassis("shop", environment={}, discovery=discovery, registrar=registry)
+            catalog = chassis.client("catalog", breaker=BreakerOptions(consecutive_failures=1))
+            if fail:
+                chassis.check("disk", lambda: False)
+            async with chassis, catalog:
+                await chassis.listening(Address("127.0.0.1", 8080))
+                chassis.maintenance("migrating")
+                await chassis._runtime.health.refresh()
+                for _ in range(4):
+                    with suppress(httpx2.HTTPError):
+                        await catalog.get("/")
+                return (await chassis._endpoints.respond("/health", [], client))[2]
+
+    return asyncio.run(ask())
+
+
+def test_a_running_service_tells_of_its_breakers_and_maintenance(doctor: Any, running: Any) -> None:
+    status, page = doctor("--url", running(health()))
+    assert status == 0, page
+    assert page.startswith("As shop at http://127.0.0.1:")
+    assert "(pass, ready)" in page
+    assert "registration  ok: shop:127.0.0.1:8080, heartbeat passing (ready)" in page
+    rows = {line.split()[0]: line.split() for line in page.splitlines() if line.startswith("  ")}
+    assert rows["bad"][-1] == "open"
+    assert rows["good"][-1] == "closed"
+    assert "bad has its breaker open" in page.partition("Worth a look:")[2]
+    assert "under maintenance, asked for by the service itself: migrating" in page
+
+
+def test_a_running_service_without_an_instance_left_is_something_to_do(doctor: Any, running: Any) -> None:
+    status, page = doctor("--url", running(health(broken=True)))
+    assert status == 1
+    assert "bad has its breaker open" in page.partition("To do:")[2]
+    status, page = doctor("--url", running(health(fail=True), 503))
+    assert status == 1
+    assert "disk: the check says fail" in page
+
+
+def test_what_a_service_says_of_its_troubles_is_found(doctor: Any, running: Any) -> None:
+    told = {
+        "status": "warn",
+        "service": "shop",
+        "state": "ready",
+        "checks": {},
+        "loop_lag_ms": 2500,
+        "registration": {
+            "id": "shop:1",
+            "confirmed": False,
+            "trouble": "Permission denied",
+            "heartbeat": None,
+            "maintenance": None,
+            "shares_its_address_with": ["other:1"],
+        },
+        "configuration": {
+            "sources": {"chassis.toml": {"state": "loaded", "bad": True, "detail": "not TOML"}},
+            "settings": {"chassis": {"bad": True, "detail": "x: no such setting"}},
+        },
+        "policies": {
+            "client:catalog/balancing": {
+                "policy": "round_robin",
+                "panic": True,
+                "instances": {"a": {"ejected_for": 12.3}},
+            }
+        },
+        "discovery": {
+            "catalog": {
+                "source": "live",
+                "freshness": "stale",
+                "age": 70.0,
+                "error": "ReadTimeout",
+                "instances": [{"id": "a", "url": "http://a:1", "status": "passing"}],
+                "reason": None,
+            },
+            "orders": {"source": "live", "freshness": "fresh", "age": 1, "instances": [], "reason": "nobody"},
+        },
+    }
+    status, page = doctor("--url", running(json.dumps(told).encode()), "--service", "catalog")
+    assert status == 1
+    for line in (
+        "it lags by 2.5 s",
+        "registration: Permission denied",
+        "others are registered at the same address: other:1",
+        "chassis.toml: not TOML",
+        "settings chassis: x: no such setting",
+        "what is known is stale: ReadTimeout",
+        "a is passed over, since it fails more than its peers",
+        "(panic)",
+        "for 12 s more",
+    ):
+        assert line in page
+    assert "orders" not in page
+    assert "run chassis doctor --service orders" in doctor("--url", running(json.dumps(told).encode()))[1]
+
+
+def test_a_service_that_keeps_its_details_asks_for_the_token(doctor: Any, running: Any) -> None:
+    status, page = doctor("--url", running(health(client="10.0.0.1")))
+    assert status == 1
+    assert "CHASSIS_HEALTH_TOKEN" in page
+
+
+def test_the_token_is_sent_and_not_shown(doctor: Any) -> None:
+    with ScriptedAgent(lambda asked: Answer(health())) as server:
+        doctor("--url", f"{server.url}/health", CHASSIS_HEALTH_TOKEN="s3cret")
+        page = doctor("--url", server.url, "--token", "other-s3cret")[1]
+        assert [each.headers["authorization"] for each in server.asked] == [
+            "Bearer s3cret",
+            "Bearer other-s3cret",
+        ]
+        assert [each.path for each in server.asked] == ["/health", "/health"]
+    assert "s3cret" not in page
+
+
+@pytest.mark.parametrize("body", [b"not json", b"[]", b"{}"])
+def test_what_is_no_service_is_told(doctor: Any, running: Any, body: bytes) -> None:
+    status, page = doctor("--url", running(body))
+    assert status == 1
+    assert "gave no answer that can be used" in page
+    status, page = doctor("--url", "http://127.0.0.1:1")
+    assert status == 1
+    assert "ConnectError" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nothere:app"], "MODULE:APP"),
+        (["x:app", "--url", "http://a"], "--url"),
+        (["--url", "a:1"], "write http://host:port"),
+        (["--wait", "0"], "--wait"),
+        (["--set", "chassis.flush=-1"], "chassis.flush"),
+        (["--service", "no spaces"], "no spaces"),
+    ],
+)
+def test_bad_input_ends_with_status_2(doctor: Any, arguments: list[str], told: str) -> None:
+    status, page = doctor(*arguments)
+    assert (status, told in page) == (2, True), page
+
+
+def test_real_systems_are_well(doctor: Any, consul_server: ConsulServer, bao_server: BaoServer) -> None:
+    status, page = doctor(
+        "--service", "consul", CONSUL_HTTP_ADDR=consul_server.url, BAO_ADDR=bao_server.url,
+        BAO_TOKEN=bao_server.token,
+    )  # fmt: skip
+    assert "consul  " + consul_server.url in page
+    assert "vault   " + bao_server.url + "  ok: unsealed; the token of BAO_TOKEN" in page
+    assert status == 0, page
