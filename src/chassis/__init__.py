@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from chassis.breaker import BreakerOptions, CircuitBreaker
+    from chassis.breaker import BreakerOptions, CircuitBreaker, KeyedBreakers
     from chassis.client import ClientOptions
     from chassis.core import (
         BulkheadFull,
@@ -59,6 +59,7 @@ _HOMES = {
     "Event": "chassis.core",
     "Gateway": "chassis.gateway",
     "HedgeOptions": "chassis.retries",
+    "KeyedBreakers": "chassis.breaker",
     "LoadShedder": "chassis.limits",
     "NoInstance": "chassis.core",
     "Overloaded": "chassis.core",
@@ -101,6 +102,7 @@ __all__ = [
     "Event",
     "Gateway",
     "HedgeOptions",
+    "KeyedBreakers",
     "LoadShedder",
     "NoInstance",
     "Overloaded",

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import trio
+import uvloop
 
 from chassis.breaker import (
     BreakerClosed,
@@ -643,7 +644,7 @@ def test_trap_32_calls_run_in_parallel(make: Any) -> None:
     assert sorted(in_threads(4, call)) == [0, 1, 2, 3]
 
 
-def test_trap_33_one_breaker_for_trio_asyncio_two_loops_and_none(make: Any) -> None:
+def test_trap_33_one_breaker_for_trio_asyncio_uvloop_two_loops_and_none(make: Any) -> None:
     """All share its counts."""
     breaker = make()
 
@@ -655,10 +656,15 @@ def test_trap_33_one_breaker_for_trio_asyncio_two_loops_and_none(make: Any) -> N
         await trio.sleep(0)
         return await call()
 
+    def under_uvloop() -> str:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(call())
+
     assert trio.run(under_trio) == "ok"
     assert in_threads(2, lambda: asyncio.run(call())) == ["ok", "ok"]
+    assert in_threads(2, under_uvloop) == ["ok", "ok"]
     assert breaker(lambda: "ok")() == "ok"
-    assert breaker.describe()["calls"] == 4
+    assert breaker.describe()["calls"] == 6
 
 
 def test_trap_38_last_failure_keeps_no_frame_alive(make: Any) -> None:

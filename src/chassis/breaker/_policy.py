@@ -327,9 +327,10 @@ class CircuitBreaker(Admission):
             self.settle(permit, None, error)
             raise
         if is_awaitable(result):
-            if held.get() is permit:
+            holding = held.get()
+            if holding is not None and holding is permit:
                 # It is whoever awaits it that is inside the probe, not whoever made it.
-                held.set(permit.outer)
+                held.set(holding.outer)
             return self._await(permit, result)
         self.settle(permit, result, None)
         return result
