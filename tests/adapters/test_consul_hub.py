@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from chassis.adapters.consul import ConsulAPI, ConsulOptions
+from chassis.adapters.consul import ConsulAPI, ConsulOptions, ConsulRegistrar
 from chassis.adapters.consul._hub import Following, ServiceQuery, Told, hub
 from chassis.background import background
-from chassis.core import Reason
+from chassis.core import Reason, Registration
 from chassis.discovery import RegistryCrowded, Wake, WatchFailed, WatchLimitNear
 from tests.support.consul_script import Agent, Watch, entry
 from tests.support.scripted_agent import Answer, Asked, ScriptedAgent
@@ -75,6 +75,19 @@ async def test_one_question_is_asked_once_however_many_ask_it(watch: Watch) -> N
         assert agent.most_blocked == 1
         assert [each.query.get("index") for each in server.asked if "wait" in each.query][:2] == ["10", "11"]
         await follower.close()
+
+
+async def test_a_registrar_and_a_client_of_one_service_share_one_watch(watch: Watch) -> None:
+    agent = Agent(entry("a"))
+    with ScriptedAgent(lambda asked: agent(asked) if "health" in asked.path else Answer("{}")) as server:
+        watching = watch(server.url)
+        await watching.until_ids("a")
+        registration = Registration(service="catalog", id="a", host="10.0.0.1", port=80)
+        registered = await ConsulRegistrar(watching.api).register(registration)
+        agent.set(entry("a"), entry("b"))
+        await watching.until_ids("a", "b")
+        assert agent.most_blocked == 1
+        await registered.deregister()
 
 
 async def test_another_question_another_watch(watch: Watch) -> None:

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +13,14 @@ from chassis.adapters.consul._errors import (
     ConsulUnavailable,
     ConsulUnreachable,
 )
-from chassis.adapters.consul._protocol import ConsulAnswer, ConsulRequest, duration, parse, path
-from chassis.adapters.consul._watch import observe
+from chassis.adapters.consul._hub import ServiceQuery, Told, hub
+from chassis.adapters.consul._protocol import ConsulRequest, duration, parse, path
 from chassis.background import background
 from chassis.core.clock import monotonic
 from chassis.core.contracts import Registration
 from chassis.core.errors import ConfigError
 from chassis.core.events import Event, events
-from chassis.core.instances import Status
+from chassis.core.instances import Reason, Status
 from chassis.core.options import Seconds, check_seconds
 from chassis.discovery import (
     AddressShared,
@@ -37,7 +36,6 @@ from chassis.discovery import (
 
 _CHECK_STATUS = {Status.PASSING: "passing", Status.WARNING: "warning"}
 _DEREGISTER_CAP = 3.0
-_MAX_STALE = 30.0
 _BY_SERVICE = " (asked for by the service itself)"
 """Ends the reason of a maintenance that the service set, so that its other workers may end it."""
 _META_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -102,7 +100,6 @@ class ConsulRegistration:
     """One registration that is being kept alive: a ``Registered``."""
 
     def __init__(self, api: ConsulAPI, registration: Registration, options: ConsulRegistrarOptions) -> None:
-        self._catalog = api
         self._agent = ConsulAPI(api.options)
         self._registration = registration
         self._options = options
@@ -163,9 +160,9 @@ class ConsulRegistration:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._keeping = asyncio.create_task(self._keep(), name=f"chassis:beat:{self._registration.id}")
-        self._watching = asyncio.create_task(
-            self._watch_catalog(), name=f"chassis:reconcile:{self._registration.id}"
-        )
+        # Whoever discovers this very service in the process shares the watch.
+        query = ServiceQuery(service=self._registration.service)
+        self._watching = hub.follow(self._agent.options, query, self._saw_catalog)
 
     async def deregister(self) -> None:
         """Stop the heartbeat, then remove the registration.
@@ -188,7 +185,7 @@ class ConsulRegistration:
     async def _end_beats(self) -> None:
         self._machine.end()
         self._changed.set()
-        self._watching.cancel()
+        self._watching.close()
         # A registration on its way is not cut off: it could arrive after a deregistration and
         # leave a ghost.
         await asyncio.wait({self._keeping}, timeout=_DEREGISTER_CAP / 3)
@@ -301,24 +298,18 @@ class ConsulRegistration:
             and service_id != self._registration.id
         ]
 
-    async def _watch_catalog(self) -> None:
+    def _saw_catalog(self, told: Told) -> None:
         """See whether the catalog shows the registration, which heartbeats do not tell."""
-        service, own = self._registration.service, self._registration.id
-
-        def query(index: int | None) -> Awaitable[ConsulAnswer[list[Any]]]:
-            return self._catalog.health(service, index=index)
-
-        async with aclosing(observe(query, max_stale=_MAX_STALE)) as observations:
-            async for each in observations:
-                if each.answer is None or each.answer.acl_filtered:
-                    continue
-                entry = next((entry for entry in each.answer.value if _id(entry) == own), None)
-                if entry is None:
-                    _emit(self._machine.absent(now=monotonic()))
-                else:
-                    self._machine.present()
-                    self._saw_maintenance(next(_maintenance_reasons(entry), None))
-                self._changed.set()
+        answer = told.observation.answer
+        if answer is None or told.empty is Reason.ACL_FILTERED:
+            return
+        entry = next((entry for entry in answer.value if _id(entry) == self._registration.id), None)
+        if entry is None:
+            _emit(self._machine.absent(now=monotonic()))
+        else:
+            self._machine.present()
+            self._saw_maintenance(next(_maintenance_reasons(entry), None))
+        self._changed.set()
 
     def _saw_maintenance(self, reason: str | None) -> None:
         before, self._maintenance = self._maintenance, reason
