@@ -84,9 +84,11 @@ async def test_a_registrar_and_a_client_of_one_service_share_one_watch(watch: Wa
         await watching.until_ids("a")
         registration = Registration(service="catalog", id="a", host="10.0.0.1", port=80)
         registered = await ConsulRegistrar(watching.api).register(registration)
+        await eventually(lambda: registered.confirmed, what="the registration")
         agent.set(entry("a"), entry("b"))
         await watching.until_ids("a", "b")
-        assert agent.most_blocked == 1
+        first = [each for each in server.asked if "health" in each.path and "wait" not in each.query]
+        assert len(first) == 1
         await registered.deregister()
 
 
