@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import time
 import weakref
@@ -176,6 +177,7 @@ def test_what_an_answer_told_reaches_breaker_and_balancer(serve: Serve, calling:
     assert asked(busy) == 1
     described = caller.breaker(0).describe()
     assert described["last_failure"] == "BadAnswer: 503 Service Unavailable"
+    assert described["retry_after"] > 15
 
 
 def test_a_429_is_no_failure_but_the_instance_is_given_its_time(serve: Serve, calling: Calling) -> None:
@@ -223,6 +225,21 @@ def test_a_retry_that_cannot_be_is_not_paid_for(serve: Serve, calling: Calling) 
     before = caller.policy("/budget").describe()["available"]
     caller.get()
     assert caller.policy("/budget").describe()["available"] >= before
+
+
+def test_a_caller_that_leaves_during_a_pause_gives_its_reservation_back(serve: Serve) -> None:
+    server = serve(answer(503, headers={"Retry-After": "5"}))
+    with Caller("async", "httpx2", catalog(server), None, NEVER_OPENS) as caller:
+
+        async def leave() -> None:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await caller.client.get("/")
+
+        caller.wait(leave())
+        described = caller.policy("/budget").describe()
+        assert (described["waiting"], described["refused"]) == (0, 0)
+        assert caller.in_flight() == 0
 
 
 def test_trap_46_an_open_breaker_costs_no_pause_while_another_instance_is_there(
@@ -306,7 +323,7 @@ def test_discovery_is_doubted_when_no_instance_takes_connections_any_more(
     """Once a second at most, however many calls find out."""
     good = serve()
     discovery = Doubted(catalog(free_port(), free_port(), good))
-    caller = calling(discovery)
+    caller = calling(discovery, ClientOptions(retries=0))
     told: list[Any] = []
     caller.bus.subscribe(told.append)
     for _ in range(3):

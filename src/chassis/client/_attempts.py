@@ -300,25 +300,36 @@ class Attempts:
         Untried instances first and at once. When all were tried, any that admits, after a backoff
         (on top of the time the server told) that must fit into the deadline.
         """
-        upstream = self._upstream
-        delay = 0.0
+        upstream, budget = self._upstream, self._upstream.budget
         admitted = self._admit(self._tried)
-        if admitted is None:
-            if told is not None and told > self._options.retry_after_max:
-                return None
-            delay = upstream.backoff.delay(self._counted) + (told or 0.0)
-            wait = soonest(upstream.endpoints.callable_endpoints())
-            if wait is None or wait > delay or delay + _LEAST_USEFUL > self._deadline.remaining():
-                return None
-        # Asked last, so that only what will be sent is paid for.
-        if not upstream.budget.withdraw(monotonic()):
+        if admitted is not None:
+            if budget.withdraw(monotonic()):
+                return admitted
+            admitted.settle(Outcome.IGNORED)
             upstream.budget_exhausted()
-            if admitted is not None:
-                admitted.settle(Outcome.IGNORED)
             return None
-        if admitted is None:
+        if told is not None and told > self._options.retry_after_max:
+            return None
+        delay = upstream.backoff.delay(self._counted) + (told or 0.0)
+        wait = soonest(upstream.endpoints.callable_endpoints())
+        if wait is None or wait > delay or delay + _LEAST_USEFUL > self._deadline.remaining():
+            return None
+        # Asked after all else, so that only what can be sent is reserved, and only what is sent is paid.
+        if not budget.reserve(monotonic()):
+            upstream.budget_exhausted()
+            return None
+        try:
             yield Pause(delay)
             admitted = self._admit([])
+        except BaseException:
+            budget.release()
+            raise
+        if admitted is None:
+            budget.release()
+        elif not budget.launch(monotonic()):
+            admitted.settle(Outcome.IGNORED)
+            upstream.budget_exhausted()
+            return None
         return admitted
 
     # ── choosing ─────────────────────────────────────────────────────────────────────────────

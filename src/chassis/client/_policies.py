@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from chassis.breaker import BreakerOptions
 from chassis.client._instance import InstanceState
-from chassis.core import monotonic
 from chassis.loadbalancing import BalancingOptions, Endpoint, EndpointSet
 from chassis.retries import BudgetOptions, RetryBudget
 
@@ -91,13 +90,9 @@ class BudgetPolicy:
         self.budget = RetryBudget(self.defaults)
 
     def describe(self) -> Mapping[str, Any]:
-        """Further attempts it would grant now, those it has refused, and its options."""
-        return {
-            "available": self.budget.available(monotonic()),
-            "refused": self.budget.refused,
-            "options": asdict(self.budget.options),
-        }
+        """What is left, who waits, what was refused, and the options."""
+        return self.budget.describe()
 
     def reconfigure(self, options: BudgetOptions) -> None:
         """Follow other options; what was counted is kept."""
-        self.budget.reconfigure(options, monotonic())
+        self.budget.reconfigure(options)
