@@ -548,23 +548,40 @@ def test_plain_calls_fail_and_win_as_tasks_do() -> None:
 
 
 def test_threads_are_used_again_and_bounded() -> None:
-    """When all are busy a call is made in its caller's own thread."""
+    """There are no more than allowed, however many jobs come."""
     workers = Workers(most=2)
     release, started = threading.Event(), threading.Semaphore(0)
+    threads = set()
 
     def job() -> None:
+        threads.add(threading.current_thread())
         started.release()
         release.wait(5)
 
-    assert workers.run(job)
-    assert workers.run(job)
+    for _ in range(2):
+        assert workers.run(job)
+        assert started.acquire(timeout=5)
     assert not workers.run(job)
-    assert started.acquire(timeout=5)
-    assert started.acquire(timeout=5)
     release.set()
-    wait_until(lambda: workers.run(job), what="a thread that is free again")
-    assert started.acquire(timeout=5)
-    assert threading.active_count() < 30
+    for _ in range(20):
+        wait_until(lambda: workers.run(job), what="a thread that is free again", every=0.001)
+        assert started.acquire(timeout=5)
+    assert len(threads) == 2
+
+
+def test_threads_end_when_there_is_nothing_to_do() -> None:
+    """A burst does not leave its threads behind for ever; the next one gets new ones."""
+    workers = Workers(most=2, kept=0.01)
+    threads: list[threading.Thread] = []
+
+    def job() -> None:
+        threads.append(threading.current_thread())
+
+    for count in range(1, 4):
+        assert workers.run(job)
+        wait_until(lambda count=count: len(threads) == count and not threads[-1].is_alive())
+        assert workers.busy == 0
+    assert len(set(threads)) == 3
 
 
 def test_with_all_threads_busy_calls_go_on_alone() -> None:

@@ -13,6 +13,8 @@ from chassis.retries._hedge_call import Ended
 
 MOST = 64
 """Threads, at most. Who comes when all of them are busy calls in its own thread, alone."""
+KEPT = 60.0
+"""Seconds that a thread waits for its next job."""
 
 
 class Workers:
@@ -22,8 +24,9 @@ class Workers:
     behind may hang for ever.
     """
 
-    def __init__(self, most: int = MOST) -> None:
+    def __init__(self, most: int = MOST, kept: float = KEPT) -> None:
         self._most = most
+        self._kept = kept
         self.after_fork_in_child()
         tell_after_fork(self)
 
@@ -45,13 +48,28 @@ class Workers:
         threading.Thread(target=self._work, args=(job,), name="chassis-hedge", daemon=True).start()
         return True
 
-    def _work(self, job: Callable[[], None]) -> None:
-        while True:
+    def _work(self, first: Callable[[], None]) -> None:
+        job: Callable[[], None] | None = first
+        del first
+        while job is not None:
             job()
             del job  # or what it holds would live until the next one
             with self._lock:
                 self._idle += 1
-            job = self._jobs.get()
+            job = self._next()
+
+    def _next(self) -> Callable[[], None] | None:
+        """The next job for this thread; None if it is to end."""
+        while True:
+            try:
+                return self._jobs.get(timeout=self._kept)
+            except queue.Empty:
+                with self._lock:
+                    if self._idle:
+                        self._idle -= 1
+                        self._threads -= 1
+                        return None
+                # Every thread that waits is spoken for, this one too: its job is on the way.
 
     def after_fork_in_child(self) -> None:
         """Threads do not survive a fork."""
