@@ -72,6 +72,21 @@ def test_the_turns_of_an_unready_instance_go_to_all_others_alike() -> None:
     assert all(900 < turns.count(name) < 1100 for name in "bcd")
 
 
+@pytest.mark.parametrize("policy", ["round_robin", "weighted"])
+def test_further_attempts_do_not_fall_into_step_with_the_first_ones(policy: str) -> None:
+    """Of two instances one fails. If its retry took a turn, every call would meet it first."""
+    balanced = Balanced(instance("bad"), instance("good"), policy=policy, ejection_cap=0)
+    met = 0
+    for _ in range(100):
+        pick = balanced.pick()
+        bad = pick.instance.id == "bad"
+        met += bad
+        pick.settle(Outcome.FAILURE if bad else Outcome.SUCCESS)
+        if bad:
+            assert balanced.call(exclude=[pick.endpoint]) == "good"
+    assert met == 50
+
+
 def test_one_fit_among_a_thousand_is_found() -> None:
     endpoints = endpoint_set(*(instance(f"{number:04}") for number in range(1000)))
     assert {picked(endpoints, ready=lambda each: each.instance.id == "0777") for _ in range(5)} == {"0777"}
@@ -162,6 +177,13 @@ def test_case_36_the_same_id_on_a_new_port_inherits_nothing() -> None:
     assert (new.told_until, new.failures, new.recent.total) == (0.0, 0, 0)
     assert new.latency_at(balanced.clock.now) == 0.0
     assert new.warm_since is not None
+
+
+@pytest.mark.parametrize("policy", get_args(PolicyName))
+def test_case_34_a_weight_of_zero_counts_as_one(policy: PolicyName) -> None:
+    balanced = Balanced(instance("a", weight=0), instance("b", weight=-1), policy=policy)
+    called = {balanced.call(key=f"{number}") for number in range(50)}
+    assert called == ({"a"} if policy == "ordered" else {"a", "b"})
 
 
 def test_a_departed_endpoint_is_disposed_of_after_its_last_call() -> None:

@@ -152,3 +152,16 @@ def test_a_description_says_how_each_instance_stands() -> None:
     assert balanced.set.describe()["instances"]["b"]["tier"] == 0
     balanced.update(instance("a", zone="x"), instance("b", zone="y"))
     assert [each["tier"] for each in balanced.set.describe()["instances"].values()] == [0, 1]
+
+
+def test_two_instances_of_one_id_are_both_described() -> None:
+    balanced = Balanced(instance("a", port=80), instance("a", port=81))
+    described = balanced.set.describe()["instances"]
+    assert {name: each["address"] for name, each in described.items()} == {
+        "a": "10.0.0.1:80",
+        "a at 10.0.0.1:81": "10.0.0.1:81",
+    }
+
+
+def test_an_instance_outside_the_subset_is_described_all_the_same() -> None:
+    assert len(Balanced(*named(10), subset=3).set.describe()["instances"]) == 10

@@ -171,6 +171,18 @@ def test_case_35_calls_of_one_key_stay_in_one_tier_and_with_one_instance() -> No
     assert local == pytest.approx(0.7, abs=0.05)
 
 
+def test_a_key_has_no_say_in_the_tier_where_the_policy_has_none_for_it() -> None:
+    balanced = Balanced(*zone("a", 4, 2), *zone("b", 4), zone="a")
+    assert shares(balanced, 10_000, key="always the same")["a"] == pytest.approx(0.7, abs=0.02)
+
+
+def test_case_35_a_subset_has_a_ring_of_its_own() -> None:
+    balanced = Balanced(*zone("a", 50), policy="consistent_hash", subset=5)
+    called = {balanced.call(key=f"{each}") for each in range(500)}
+    assert called == {each.instance.id for each in balanced.set.callable_endpoints()}
+    assert len(called) == 5
+
+
 def test_case_35_a_critical_instances_keys_move_and_all_others_stay() -> None:
     """The ring is made of all that are registered, so one that comes and goes moves its own keys."""
     balanced = Balanced(*zone("a", 5), policy="consistent_hash")

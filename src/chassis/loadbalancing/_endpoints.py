@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Generic
 
 from chassis.core.clock import Clock, monotonic
@@ -112,7 +113,8 @@ class EndpointSet(Generic[S]):
         :raises Exception: what ``create`` raised; then nothing has changed.
         """
         known = {each.instance.key for each in self._machine.endpoints}
-        instances = {each.key: each for each in sorted(snapshot.instances, key=lambda each: each.key)}
+        in_order = sorted(snapshot.instances, key=lambda each: each.key)
+        instances = {each.key: _with_weight(each) for each in in_order}
         made: dict[tuple[str, str, int], Endpoint[S]] = {}
         try:
             for key, instance in instances.items():
@@ -156,10 +158,10 @@ class EndpointSet(Generic[S]):
             if now >= view.until:
                 view = self._refresh(now, ready)
             tiers = view.tiers
-            if len(tiers) == 1 and tiers[0].allowed is None:
+            if len(tiers) == 1 and tiers[0].allowed is None and not exclude:
                 endpoint = tiers[0].balancer.choose(tiers[0].candidates, fit, key=key, now=now)
             else:
-                endpoint = self._from_tiers(tiers, fit, key, now)
+                endpoint = self._from_tiers(tiers, fit, key, now, again=bool(exclude))
             if endpoint is None and view.reserve:
                 endpoint = any_fit(view.reserve, fit, self._draw, share_of)
             with self._lock:
@@ -203,20 +205,29 @@ class EndpointSet(Generic[S]):
         self._machine.begin_anew(self._forked_at)
 
     def _from_tiers(
-        self, tiers: tuple[Tier[S], ...], fit: Callable[[Endpoint[S]], bool], key: str | None, now: float
+        self,
+        tiers: tuple[Tier[S], ...],
+        fit: Callable[[Endpoint[S]], bool],
+        key: str | None,
+        now: float,
+        *,
+        again: bool,
     ) -> Endpoint[S] | None:
         """By the tiers' loads; where the tier has none that is fit, in their order."""
         first = None
         if len(tiers) > 1:
-            # Calls of one key go to one tier, too, for as long as the loads stay.
-            point = self._draw() if key is None else stable_hash(f"tier of {key}") / 2.0**64
+            if key is None or tiers[0].allowed is None:
+                point = self._draw()
+            else:
+                # Calls of one key go to one tier, too, for as long as the loads stay.
+                point = stable_hash(f"tier of {key}") / 2.0**64
             first = next((each for each in tiers if point < each.upto), tiers[0])
-            chosen = _choose(first, fit, key, now)
+            chosen = _choose(first, fit, key, now, again=again)
             if chosen is not None:
                 return chosen
         for tier in tiers:
             if tier is not first:
-                chosen = _choose(tier, fit, key, now)
+                chosen = _choose(tier, fit, key, now, again=again)
                 if chosen is not None:
                     return chosen
         return None
@@ -269,16 +280,22 @@ class EndpointSet(Generic[S]):
 
 
 def _choose(
-    tier: Tier[S], fit: Callable[[Endpoint[S]], bool], key: str | None, now: float
+    tier: Tier[S], fit: Callable[[Endpoint[S]], bool], key: str | None, now: float, *, again: bool
 ) -> Endpoint[S] | None:
+    balancer = tier.again if again else tier.balancer
     allowed = tier.allowed
     if allowed is None:
-        return tier.balancer.choose(tier.candidates, fit, key=key, now=now)
+        return balancer.choose(tier.candidates, fit, key=key, now=now)
 
     def allowed_and_fit(each: Endpoint[S]) -> bool:
         return each in allowed and fit(each)
 
-    return tier.balancer.choose(tier.candidates, allowed_and_fit, key=key, now=now)
+    return balancer.choose(tier.candidates, allowed_and_fit, key=key, now=now)
+
+
+def _with_weight(instance: Instance) -> Instance:
+    """``instance``, with a weight that can be divided by, whatever its source says."""
+    return instance if instance.weight >= 1 else replace(instance, weight=1)
 
 
 def _untried(

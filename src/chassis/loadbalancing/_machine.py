@@ -61,7 +61,7 @@ class BalancingMachine(Generic[S]):
         self._service = service
         self._draw = draw
         self._kind = kind_of(options)
-        self._balancers: dict[TierKey, Balancer] = {}
+        self._balancers: dict[TierKey, tuple[Balancer, Balancer]] = {}
         self._unready: frozenset[Endpoint[S]] = frozenset()
         self._seed = 0.0
         self._next_sweep = LONG_AGO
@@ -179,17 +179,18 @@ class BalancingMachine(Generic[S]):
 
     def describe(self, now: float) -> dict[str, Any]:
         """See :meth:`EndpointSet.describe`."""
-        tiers = {each: number for number, group in enumerate(self.groups) for each in group.members}
         policy = name_of(self.options)
-        return {
-            "policy": policy,
-            "panic": self.view.panic,
-            "options": {**asdict(self.options), "policy": policy},
-            "instances": {
-                each.instance.id: {
+        instances: dict[str, Any] = {}
+        for tier, group in enumerate(self.groups):
+            for each in group.members:
+                # Two datacenters may use one id, and a restart shows both for a while.
+                name = each.instance.id
+                if name in instances:
+                    name = f"{name} at {each.instance.address}"
+                instances[name] = {
                     "address": each.instance.address,
                     "status": each.instance.status.value,
-                    "tier": tiers.get(each),
+                    "tier": tier,
                     "weight": each.instance.weight,
                     "share": each.share,
                     "in_flight": each.in_flight,
@@ -199,8 +200,11 @@ class BalancingMachine(Generic[S]):
                     "waits_for": each.told_until - now if each.told_until > now else None,
                     "latency": each.latency_at(now) or None,
                 }
-                for each in self.endpoints
-            },
+        return {
+            "policy": policy,
+            "panic": self.view.panic,
+            "options": {**asdict(self.options), "policy": policy},
+            "instances": instances,
         }
 
     def _renew(self, endpoint: Endpoint[S], instance: Instance, now: float) -> None:
@@ -251,7 +255,7 @@ class BalancingMachine(Generic[S]):
             now,
             self.options,
             unready=self._unready,
-            balancers=self._balancer,
+            balancers=self._balancers_of,
             whole=self._kind.whole,
             strict=self._kind.strict,
             before={} if anew else {each.key: each.candidates for each in before.tiers},
@@ -266,12 +270,14 @@ class BalancingMachine(Generic[S]):
         """Let the next pick make it anew: many calls may say the same before it comes."""
         self.view.until = LONG_AGO
 
-    def _balancer(self, key: TierKey) -> Balancer:
-        balancer = self._balancers.get(key)
-        if balancer is None:
+    def _balancers_of(self, key: TierKey) -> tuple[Balancer, Balancer]:
+        found = self._balancers.get(key)
+        if found is None:
             # Each tier has its own: turns that two of them shared would not be even in either.
-            balancer = self._balancers[key] = self._kind.make(self.options, self._draw)
-        return balancer
+            first = self._kind.make(self.options, self._draw)
+            again = self._kind.make(self.options, self._draw) if self._kind.turns else first
+            found = self._balancers[key] = (first, again)
+        return found
 
     def _warm_up(self, endpoint: Endpoint[S], now: float) -> None:
         if self.options.slow_start:

@@ -25,17 +25,20 @@ class Kind:
     :param whole: it is given all instances of its tier, of every status, with the unfit among them:
         a ring made of the fit alone would move other instances' keys.
     :param strict: the first tier that has a fit instance takes all calls.
+    :param turns: it counts turns, so that further attempts must have one of their own: if a call
+        that fails takes two turns, each call meets the failing one of two instances first.
     """
 
     make: Make
     whole: bool = False
     strict: bool = False
+    turns: bool = False
 
 
 _KINDS: dict[str, Kind] = {
-    "round_robin": Kind(lambda options, draw: RoundRobin(draw=draw)),
+    "round_robin": Kind(lambda options, draw: RoundRobin(draw=draw), turns=True),
     "random": Kind(lambda options, draw: Random(draw=draw)),
-    "weighted": Kind(lambda options, draw: Weighted(draw=draw)),
+    "weighted": Kind(lambda options, draw: Weighted(draw=draw), turns=True),
     "least_request": Kind(lambda options, draw: LeastRequest(choices=options.choices, draw=draw)),
     "peak_ewma": Kind(
         lambda options, draw: PeakEwma(failure_cost=options.failure_cost, choices=options.choices, draw=draw)

@@ -29,6 +29,7 @@ class Group(Generic[S]):
     """The instances of one tier as the registry tells of them.
 
     :param members: all of them.
+    :param ring: those that a ring is made of: all, or this process's subset.
     :param able: those that may be called: passing or warning, and of this process's subset.
     :param callable_part: what part of those that count the passing and warning are.
     :param total: how many count: all but those in maintenance.
@@ -36,6 +37,7 @@ class Group(Generic[S]):
 
     key: TierKey
     members: tuple[Endpoint[S], ...]
+    ring: tuple[Endpoint[S], ...]
     able: tuple[Endpoint[S], ...]
     callable_part: float
     total: int
@@ -45,13 +47,16 @@ class Group(Generic[S]):
 class Tier(Generic[S]):
     """The candidates of one tier.
 
-    :param candidates: as its balancer is given them.
+    :param balancer: chooses for first attempts.
+    :param again: chooses for further attempts.
+    :param candidates: as they are given them.
     :param allowed: those that may be called, where the candidates are more than these.
     :param upto: the tier takes the calls whose draw is below this, and not below the tier before.
     """
 
     key: TierKey
     balancer: Balancer
+    again: Balancer
     candidates: tuple[Endpoint[S], ...]
     allowed: frozenset[Endpoint[S]] | None
     upto: float
@@ -93,13 +98,12 @@ def group_of(
     able = tuple(each for each in members if may_be_called(each.instance))
     total = sum(1 for each in members if each.instance.status is not Status.MAINTENANCE)
     part = len(able) / total if total else 0.0
+    ring = members = tuple(members)
     if 0 < subset < len(able):
         # Rendezvous: who leaves is replaced by one other, and all others stay.
         mine = set(heapq.nsmallest(subset, able, key=rank))
-        able = tuple(each for each in able if each in mine)
-        # A ring of the whole tier would lead to instances that this process does not call.
-        members = able
-    return Group(key, tuple(members), able, part, total)
+        ring = able = tuple(each for each in able if each in mine)
+    return Group(key, members, ring, able, part, total)
 
 
 def tier_loads(health: Sequence[float], spill_over: float) -> list[float]:
@@ -124,7 +128,7 @@ def build_view(
     options: BalancingOptions,
     *,
     unready: Collection[Endpoint[S]],
-    balancers: Callable[[TierKey], Balancer],
+    balancers: Callable[[TierKey], tuple[Balancer, Balancer]],
     whole: bool,
     strict: bool,
     before: Mapping[TierKey, tuple[Endpoint[S], ...]],
@@ -132,6 +136,7 @@ def build_view(
     """Filter the instances as they stand ``now``.
 
     :param unready: those that refuse calls by themselves; they stay candidates, but carry no load.
+    :param balancers: gives a tier's two, for first and for further attempts.
     :param whole: the balancer is given the whole tier.
     :param strict: the first tier with a fit instance takes all calls.
     :param before: candidates of the last view, used again if they are the same.
@@ -199,11 +204,11 @@ def build_view(
             chosen = set(some)
             reserve += (each for each in group.able if each not in chosen)
         if some:
-            candidates = group.members if whole else tuple(some)
+            candidates = group.ring if whole else tuple(some)
             if before.get(group.key) == candidates:
                 candidates = before[group.key]
             among = frozenset(some) if whole else None
-            tiers.append(Tier(group.key, balancers(group.key), candidates, among, upto))
+            tiers.append(Tier(group.key, *balancers(group.key), candidates, among, upto))
     return View(tuple(tiers), tuple(reserve), until=until, panic=panic, healthy=round(healthy), total=total)
 
 
