@@ -135,6 +135,10 @@ async def test_a_deadline_that_has_passed_starts_nothing() -> None:
         with pytest.raises(DeadlineExceeded):
             timeout(5)(calls.append)(1)
         with pytest.raises(DeadlineExceeded):
+            timeout(5).run_sync(lambda: calls.append(1))
+        with pytest.raises(DeadlineExceeded):
+            await timeout(5).run(later)
+        with pytest.raises(DeadlineExceeded):
             async with timeout(5):
                 calls.append(1)
         with timeout(5):
