@@ -123,7 +123,7 @@ def simulate(scenario: Scenario, policy: PolicyName, *, calls: int = 20_000, see
     )
 
 
-def table(calls: int = 20_000) -> str:
+def table(calls: int = 100_000) -> str:
     """All policies in all scenarios, as a table for the docs."""
     lines = []
     for scenario in SCENARIOS:
