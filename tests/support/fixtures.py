@@ -25,7 +25,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.integration)
 
 
-def _binary(find: Callable[[], Path]) -> Path:
+def require(find: Callable[[], Path]) -> Path:
+    """What ``find`` gives; the test is skipped, or fails, where it cannot be had."""
     try:
         return find()
     except Unavailable as error:
@@ -37,7 +38,7 @@ def _binary(find: Callable[[], Path]) -> Path:
 @pytest.fixture(scope="session")
 def consul_server() -> Iterator[ConsulServer]:
     """A real Consul agent all tests share: use names of your own, and leave it running."""
-    server = ConsulServer(_binary(find_consul))
+    server = ConsulServer(require(find_consul))
     try:
         yield server.start()
     finally:
@@ -47,7 +48,7 @@ def consul_server() -> Iterator[ConsulServer]:
 @pytest.fixture
 def own_consul_server() -> Iterator[ConsulServer]:
     """A blank real Consul agent of the test's own: to stop, kill, pause and start again."""
-    server = ConsulServer(_binary(find_consul))
+    server = ConsulServer(require(find_consul))
     try:
         yield server.start()
     finally:
@@ -57,7 +58,7 @@ def own_consul_server() -> Iterator[ConsulServer]:
 @pytest.fixture(scope="session")
 def bao_server() -> Iterator[BaoServer]:
     """A real OpenBao server all tests share: use paths of your own, and leave it running."""
-    server = BaoServer(_binary(find_bao))
+    server = BaoServer(require(find_bao))
     try:
         yield server.start()
     finally:
@@ -67,7 +68,7 @@ def bao_server() -> Iterator[BaoServer]:
 @pytest.fixture
 def own_bao_server() -> Iterator[BaoServer]:
     """A blank real OpenBao server of the test's own: to seal, stop, kill and start again."""
-    server = BaoServer(_binary(find_bao))
+    server = BaoServer(require(find_bao))
     try:
         yield server.start()
     finally:
