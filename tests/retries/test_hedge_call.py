@@ -9,22 +9,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.core.errors import Rejected
-from chassis.core.outcomes import classify_error
-from chassis.retries import HedgeMachine, HedgeOptions
+from chassis.core.outcomes import Classifier, Outcome, classify_error
+from chassis.retries import BudgetOptions, HedgeMachine, HedgeOptions, RetryBudget
 from chassis.retries._hedge_call import Ended, HedgedCall
 
 
-def call(*, extra: int = 1, share: bool = True, machine: HedgeMachine | None = None) -> HedgedCall:
+def call(
+    *,
+    extra: int = 1,
+    share: bool = True,
+    machine: HedgeMachine | None = None,
+    budget: RetryBudget | None = None,
+    classify: Classifier = classify_error,
+    now: float = 0.0,
+) -> HedgedCall:
     machine = machine or HedgeMachine(HedgeOptions(delay=1.0, extra=extra, extra_load=1.0))
     for _ in range(10 if share else 0):
         machine.begin(0.0)
     return HedgedCall(
         machine,
-        None,
-        classify=classify_error,
+        budget,
+        classify=classify,
         permanent=lambda error: isinstance(error, KeyError),
         delay=1.0,
-        now=0.0,
+        now=now,
     )
 
 
@@ -72,6 +80,61 @@ def test_what_is_observed(winner: int, others: tuple[int, ...], observed: float 
         each.over(Ended(number, None, OSError()), 2.0)
     assert each.over(Ended(winner, "answer", None), 3.0)
     assert machine.delay(3.0) == (None if observed is None else pytest.approx(observed, rel=0.07))
+
+
+REAL, OTHER = OSError("real"), OSError("other")
+REFUSED, AGAIN = Rejected("refused"), Rejected("again")
+
+
+@pytest.mark.parametrize(
+    ("errors", "surfaces"),
+    [
+        ([REAL, REFUSED], REAL),
+        ([REFUSED, REAL], REAL),
+        ([REAL, OTHER], OTHER),
+        ([REFUSED, AGAIN], AGAIN),
+        ([REFUSED, REAL, AGAIN], REAL),
+    ],
+)
+def test_last_real_error_surfaces(errors: list[Exception], surfaces: Exception) -> None:
+    """A refusal of one attempt does not hide what another one met."""
+    each = call(extra=2)
+    for number in range(1, len(errors)):
+        assert each.send(float(number)) == number
+    overs = [each.over(Ended(number, None, error), 9.0) for number, error in enumerate(errors)]
+    assert overs == [False] * (len(errors) - 1) + [True]
+    assert each.error is surfaces
+    assert each.winner is None
+
+
+def test_result_that_is_a_failure_is_judged_as_it_is() -> None:
+    """The classifier sees the result; while another attempt runs it is no answer."""
+    seen = []
+
+    def judge(result: Any, error: BaseException | None) -> Outcome:
+        seen.append((result, error))
+        return Outcome.FAILURE if result == 503 else Outcome.SUCCESS
+
+    each = call(classify=judge)
+    each.send(1.0)
+    assert not each.over(Ended(1, 503, None), 2.0)
+    assert each.over(Ended(0, 200, None), 3.0)
+    assert (each.result, each.error, each.winner) == (200, None, 0)
+    assert seen == [(503, None), (200, None)]
+
+
+def test_further_attempt_is_paid_from_the_budget() -> None:
+    """That of the retries, whichever it is given."""
+    budget = RetryBudget(BudgetOptions(per_second=0.1))
+    assert call(budget=budget).send(1.0) == 1
+    assert call(budget=budget).send(1.0) is None
+
+
+def test_time_is_counted_from_when_the_call_began() -> None:
+    """Not from the clock's origin."""
+    machine = HedgeMachine(HedgeOptions(minimum_calls=1))
+    call(machine=machine, now=100.0).over(Ended(0, "answer", None), 100.5)
+    assert machine.delay(100.5) == pytest.approx(0.5, rel=0.07)
 
 
 ends = st.sampled_from(["answer", "fails", "is refused", "is permanent", "is cancelled"])

@@ -173,6 +173,41 @@ def test_machine_is_exact_under_threads() -> None:
     assert granted == made.sent == 100
 
 
+def test_after_a_fork_it_works_in_the_child() -> None:
+    """Another thread may have held the lock, and does not exist there."""
+    made = fed([0.01] * 100)
+    made._lock.acquire()
+    made.after_fork_in_child()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(made.begin, 0.0).result(5) is not None
+
+
+def test_it_tells_its_delay_and_what_it_decided() -> None:
+    """As plain values."""
+    made = fed([0.01] * 100)
+    made.allow(0.0)
+    made.allow(0.0, RetryBudget(BudgetOptions(per_second=0.0)))
+    assert made.describe(0.0) == {
+        "delay": made.delay(0.0),
+        "sent": 1,
+        "refused": 1,
+        "options": {
+            "delay": None,
+            "percentile": 0.95,
+            "minimum_calls": 100,
+            "window": 30.0,
+            "extra": 1,
+            "extra_load": 0.05,
+            "grace": 0.1,
+        },
+    }
+
+
+def test_durations_beyond_all_measure_are_taken() -> None:
+    """A day is as slow as an hour."""
+    assert fed([86_400.0] * 100).delay(0.0) == fed([4_000.0] * 100).delay(0.0)
+
+
 # ── options ──────────────────────────────────────────────────────────────────────────────────
 
 

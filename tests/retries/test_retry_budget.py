@@ -59,6 +59,26 @@ def test_trap_44_what_was_reserved_asks_again_when_it_is_launched() -> None:
     assert each.waiting == 0
 
 
+def test_what_is_refused_at_the_launch_is_counted() -> None:
+    """As what is refused at the decision is."""
+    each = budget(ratio=1.0)
+    for _ in range(2):
+        each.deposit(0.0)
+    assert [each.reserve(0.0) for _ in range(4)] == [True, True, False, False]
+    assert [each.launch(30.0) for _ in range(2)] == [False, False]
+    assert each.refused == 4
+
+
+def test_after_a_fork_it_works_in_the_child() -> None:
+    """Another thread may have held the lock or a place, and does not exist there."""
+    each = budget(per_second=0.1)
+    assert each.reserve(0.0)
+    each._lock.acquire()
+    each.after_fork_in_child()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(each.withdraw, 0.0).result(5)
+
+
 class Timeline:
     """A clock that jumps from one sleeper to the next, and what began when."""
 
