@@ -16,7 +16,7 @@ from typing import Generic
 from chassis.core.contracts import Balancer
 from chassis.core.instances import Status
 from chassis.loadbalancing._endpoint import Endpoint, S, TierKey, may_be_called
-from chassis.loadbalancing._options import BalancingOptions
+from chassis.loadbalancing._options import BalancingOptions, Panic
 
 ASK_READY_EVERY = 1.0
 """Seconds between two looks at how many of a tier are ready; only where there are several tiers."""
@@ -142,57 +142,14 @@ def build_view(
     :param before: candidates of the last view, used again if they are the same.
     """
     groups = tuple(groups)
-    until = math.inf if len(groups) < 2 else now + ASK_READY_EVERY
-    healthy = 0.0
-    total = 0
-    for group in groups:
-        ejected = 0
-        for each in group.able:
-            if each.warm(now, options.slow_start):
-                until = min(until, now + max(options.slow_start / _STEPS, _SHORTEST_STEP))
-            ejected += each.ejection.active
-            for edge in (each.ejection.until, each.told_until):
-                if now < edge < until:
-                    until = edge
-        total += group.total
-        if group.able:
-            healthy += group.callable_part * group.total * (1 - ejected / len(group.able))
-
-    def standing(each: Endpoint[S]) -> bool:
-        return each.ejection.until <= now
-
-    def asked_to_wait(each: Endpoint[S]) -> bool:
-        return each.told_until > now
-
+    until = _warm_up_and_find_next_edge(groups, now, options)
+    healthy, total = _healthy(groups)
     alarmed = options.panic != "off" and healthy < options.panic_below * total
-    if alarmed:
-        everybody = options.panic == "all"
-        allowed = [
-            [each for each in group.members if each.instance.status is not Status.MAINTENANCE]
-            if everybody
-            else list(group.able)
-            for group in groups
-        ]
-    else:
-        allowed = [[each for each in group.able if standing(each)] for group in groups]
+    allowed = _allowed(groups, now, options.panic if alarmed else "off")
     panic = alarmed and any(
-        not may_be_called(each.instance) or each.ejection.active for each in _all(allowed)
+        not may_be_called(each.instance) or each.ejection.active for some in allowed for each in some
     )
-    if not any(allowed):
-        # The last ones are kept whatever they did.
-        allowed = [list(group.able) for group in groups]
-    patient = [[each for each in some if not asked_to_wait(each)] for some in allowed]
-    if any(patient):
-        allowed = patient
-
-    health = [
-        group.callable_part
-        * sum(1 for each in some if standing(each) and may_be_called(each.instance) and each not in unready)
-        / max(len(group.able), 1)
-        for group, some in zip(groups, allowed, strict=True)
-    ]
-    if not any(health):
-        health = [len(some) / max(group.total, 1) for group, some in zip(groups, allowed, strict=True)]
+    health = _health(groups, allowed, now, unready)
     loads = tier_loads(health, math.inf if strict else options.spill_over)
 
     tiers: list[Tier[S]] = []
@@ -212,5 +169,64 @@ def build_view(
     return View(tuple(tiers), tuple(reserve), until=until, panic=panic, healthy=round(healthy), total=total)
 
 
-def _all(lists: Iterable[Iterable[Endpoint[S]]]) -> Iterable[Endpoint[S]]:
-    return (each for some in lists for each in some)
+def _warm_up_and_find_next_edge(groups: Sequence[Group[S]], now: float, options: BalancingOptions) -> float:
+    """Give everybody the share of this moment; returns when time alone changes something again."""
+    until = math.inf if len(groups) < 2 else now + ASK_READY_EVERY
+    for group in groups:
+        for each in group.able:
+            if each.warm(now, options.slow_start):
+                until = min(until, now + max(options.slow_start / _STEPS, _SHORTEST_STEP))
+            for edge in (each.ejection.until, each.told_until):
+                if now < edge < until:
+                    until = edge
+    return until
+
+
+def _healthy(groups: Iterable[Group[S]]) -> tuple[float, int]:
+    """How many are passing or warning and not ejected (of a subset, as many as of all), and of how many."""
+    healthy = 0.0
+    total = 0
+    for group in groups:
+        total += group.total
+        if group.able:
+            ejected = sum(each.ejection.active for each in group.able)
+            healthy += group.callable_part * group.total * (1 - ejected / len(group.able))
+    return healthy, total
+
+
+def _allowed(groups: Sequence[Group[S]], now: float, panic: Panic) -> list[list[Endpoint[S]]]:
+    """Per tier who may be called, in the order of the ids."""
+    if panic == "all":
+        allowed = [
+            [each for each in group.members if each.instance.status is not Status.MAINTENANCE]
+            for group in groups
+        ]
+    elif panic == "ejection":
+        allowed = [list(group.able) for group in groups]
+    else:
+        allowed = [[each for each in group.able if each.ejection.until <= now] for group in groups]
+    if not any(allowed):
+        # The last ones are kept whatever they did.
+        allowed = [list(group.able) for group in groups]
+    left_alone = [[each for each in some if each.told_until <= now] for some in allowed]
+    # And whatever they asked for.
+    return left_alone if any(left_alone) else allowed
+
+
+def _health(
+    groups: Sequence[Group[S]],
+    allowed: Sequence[Sequence[Endpoint[S]]],
+    now: float,
+    unready: Collection[Endpoint[S]],
+) -> list[float]:
+    """Per tier which part of it can carry calls. Whose probe is due can: it would never be made else."""
+    health = []
+    for group, some in zip(groups, allowed, strict=True):
+        fit = sum(
+            each.ejection.until <= now and may_be_called(each.instance) and each not in unready
+            for each in some
+        )
+        health.append(group.callable_part * fit / max(len(group.able), 1))
+    if not any(health):
+        health = [len(some) / max(group.total, 1) for group, some in zip(groups, allowed, strict=True)]
+    return health
