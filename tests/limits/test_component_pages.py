@@ -12,7 +12,19 @@ import pytest
 PAGES = Path(__file__).parents[2] / "docs" / "components"
 
 
-@pytest.mark.parametrize("page", ["circuit-breaker", "retry", "timeout", "bulkhead", "fallback"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "circuit-breaker",
+        "retry",
+        "timeout",
+        "bulkhead",
+        "rate-limit",
+        "load-shedding",
+        "pipeline",
+        "fallback",
+    ],
+)
 def test_every_code_block_of_the_page_runs(page: str) -> None:
     """In the order of the page, in one fresh process; the assertions in it hold."""
     blocks = re.findall(
