@@ -32,6 +32,7 @@ from chassis.discovery import (
     RegistrationRefused,
     RegistrationUnreachable,
 )
+from tests.support.ports import free_port
 from tests.support.scripted_agent import Answer, Asked, ScriptedAgent
 from tests.support.servers import ConsulServer
 from tests.support.waiting import eventually
@@ -313,6 +314,19 @@ async def test_case_21_a_registration_on_its_way_is_not_overtaken_by_the_deregis
         assert agent.known == {}
 
 
+async def test_case_15_a_process_that_starts_without_its_registry_registers_when_that_comes(
+    register: Register,
+) -> None:
+    port = free_port()
+    handle = await register(f"http://127.0.0.1:{port}", registration())
+    await eventually(lambda: register.of(RegistrationUnreachable), what="the trouble")
+    assert not handle.confirmed
+    with ScriptedAgent(Scripted(), port=port) as server:
+        await eventually(lambda: handle.confirmed, 5, "confirmation")
+        assert len(registers(server)) == 1
+
+
+@pytest.mark.integration  # for its time
 async def test_case_23_deregistering_at_a_dead_agent_takes_no_longer_than_its_cap(register: Register) -> None:
     with ScriptedAgent(Scripted()) as server:
         handle = await register(server.url, registration(), timeout=20.0)
@@ -325,6 +339,7 @@ async def test_case_23_deregistering_at_a_dead_agent_takes_no_longer_than_its_ca
     assert "did not answer" in str(ended.details()["error"])
 
 
+@pytest.mark.integration  # for its time
 async def test_case_19_what_an_operator_changed_is_registered_again(register: Register) -> None:
     agent = Scripted()
     with ScriptedAgent(agent) as server:
@@ -567,6 +582,32 @@ async def test_case_19_an_operator_is_overruled_in_deregistering_but_not_in_main
         assert checks[f"_service_maintenance:{what.id}"] == "critical"
         assert checks[f"service:{what.id}"] == "passing"
         assert handle.confirmed
+
+
+async def test_cases_19_and_40_a_real_agent_shows_what_was_changed_and_who_shares_the_address(
+    consul_server: ConsulServer, register: Register
+) -> None:
+    async with ConsulAPI(ConsulOptions(url=consul_server.url)) as api:
+        await api.register_service(
+            {"ID": "neighbour", "Name": "neighbour", "Address": "127.0.0.1", "Port": 8099}
+        )
+        what = registration("changed", port=8099, tags=("blue",), meta={"version": "2"}, weight=3)
+        handle = await register(consul_server.url, what)
+        await eventually(lambda: handle.confirmed)
+        shares = "shares_its_address_with"
+        await eventually(lambda: handle.describe()[shares] == ["neighbour"], 5, "the neighbour to be seen")
+        assert not register.of(RegistrationDrifted), "what was told is what is held"
+        await api.register_service({"ID": what.id, "Name": "changed", "Address": "127.0.0.1", "Port": 8099})
+        handle._machine._inspect_at = 0.0  # the minute is over
+        handle._changed.set()
+        await eventually(lambda: register.of(RegistrationDrifted), 5, "the drift to be seen")
+
+        async def again() -> bool:
+            held = await api.agent_service(what.id)
+            return held is not None and held["Tags"] == ["blue"] and held["Weights"]["Passing"] == 3
+
+        await eventually(again, 5, "the renewal")
+        await api.deregister_service("neighbour")
 
 
 async def test_without_heartbeats_consul_calls_the_instance_critical(

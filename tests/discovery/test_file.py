@@ -225,6 +225,8 @@ def test_a_bad_file_keeps_the_last_good_and_is_told_of_once(
     wait_until(lambda: urls(told) == ["http://a:1", "http://b:1"], what="recovery")
     assert told[-1].freshness is Freshness.FRESH
     assert discovery.describe()["catalog"]["error"] is None
+    # The events follow the snapshot, in the background thread.
+    wait_until(lambda: [each for each in heard if isinstance(each, DiscoveryRecovered)], what="the event")
     happened = [type(each) for each in heard if isinstance(each, DiscoveryStale | DiscoveryRecovered)]
     assert happened == [DiscoveryStale, DiscoveryRecovered]
 

@@ -37,8 +37,9 @@ Script: TypeAlias = Callable[[Asked], Answer]
 
 
 class ScriptedAgent:
-    """A server on a free port of 127.0.0.1. ``script`` may block, and may be replaced at any time.
+    """A server on 127.0.0.1. ``script`` may block, and may be replaced at any time.
 
+    :param port: 0 takes a free one.
     :param tls: makes it an https server.
     :param port: the port; 0 takes a free one.
     :ivar asked: every request so far.
