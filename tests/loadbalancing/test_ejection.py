@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from chassis.core import Outcome, Status
 from chassis.loadbalancing import BalancingOptions, EndpointEjected, EndpointReturned
-from chassis.loadbalancing._ejection import Ejection, outliers
+from chassis.loadbalancing._ejection import Ejection, outliers, suspicious
 from tests.loadbalancing.balanced import Balanced, instance, named
 
 DEFAULTS = BalancingOptions()
@@ -65,6 +65,29 @@ def test_among_five_or_more_one_far_below_the_mean_stands_out() -> None:
     assert outliers([*five, (100, 33)], DEFAULTS) == [(4, "33% of its 100 calls failed, 7% is the mean")]
     assert outliers([*four, (100, 33)], DEFAULTS) == []
     assert outliers([*five, (100, 33)], BalancingOptions(ejection_deviations=None)) == []
+
+
+def test_all_that_stand_out_are_found_the_worst_first() -> None:
+    counts = [(20, 18), (20, 20), *[(20, 0)] * 8]
+    assert [position for position, _ in outliers(counts, DEFAULTS)] == [1, 0]
+
+
+def test_twice_as_many_failures_as_its_peers_have_is_clear_enough() -> None:
+    assert [position for position, _ in outliers([(20, 12), (20, 6)], DEFAULTS)] == [0]
+    assert outliers([(20, 12), (20, 7)], DEFAULTS) == []
+
+
+def test_where_rates_are_spread_anyway_nobody_is_far_from_the_mean() -> None:
+    assert outliers([*[(100, 0)] * 3, *[(100, 45)] * 3], DEFAULTS) == []
+
+
+@pytest.mark.parametrize(
+    ("calls", "failures", "worth"), [(20, 4, True), (20, 3, False), (19, 19, False), (1000, 150, False)]
+)
+def test_the_peers_are_looked_at_only_when_its_own_counts_are_bad(
+    calls: int, failures: int, worth: bool
+) -> None:
+    assert suspicious(calls, failures, DEFAULTS) is worth
 
 
 def test_one_failure_more_than_the_others_is_no_outlier() -> None:

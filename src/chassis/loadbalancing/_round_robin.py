@@ -26,8 +26,8 @@ class RoundRobin:
         self, candidates: Sequence[C], fit: Callable[[C], bool], *, key: str | None, now: float
     ) -> C | None:
         size = len(candidates)
-        # With few, all of them are asked in turn, or the list would shift everybody's turns.
-        for _ in range(max(size, ASKS)) if size <= 2 * ASKS else range(ASKS):
+        # More often than others do: of few, so all are asked, and a list would shift everybody's turns.
+        for _ in range(2 * ASKS):
             chosen = candidates[next(self._turns) % size]
             if (chosen.share >= 1.0 or self._draw() < chosen.share) and fit(chosen):
                 return chosen
