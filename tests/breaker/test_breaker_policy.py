@@ -737,7 +737,7 @@ def test_permit_that_comes_back_during_a_collection_does_not_block(make: Any) ->
 
 
 _FORKS_WHILE_LOCKED = """
-import os, threading, warnings
+import os, signal, threading, warnings
 from chassis.breaker import CircuitBreaker, KeyedBreakers
 
 breaker, family = CircuitBreaker("payments", consecutive_failures=2), KeyedBreakers("hosts")
@@ -766,6 +766,7 @@ held.wait(20)
 warnings.simplefilter("ignore")  # Python 3.12 warns of forks beside threads
 child = os.fork()
 if child == 0:
+    signal.alarm(5)  # or it would wait for ever
     family.of("a")
     attempt(True)  # the second in a row: what was counted before the fork goes on
     os._exit(0 if breaker.state.value == "open" else 1)

@@ -223,6 +223,13 @@ def test_failure_that_bears_a_wait_opens_for_that_long(make: Any, told: Any, lea
     assert least <= breaker.retry_after <= max(least, 5.5)
 
 
+def test_flag_is_no_number_of_seconds(make: Any) -> None:
+    """`retry_after = True` says that it may be tried again, not when."""
+    breaker = make(open_for=0.1)
+    breaker.acquire().settle(Outcome.FAILURE, Unavailable(True))
+    assert breaker.retry_after < 0.2
+
+
 def test_failure_whose_wait_cannot_be_read_is_a_failure(make: Any) -> None:
     """A property that raises costs the wait alone."""
     breaker = make()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 from typing import Any
@@ -82,6 +83,46 @@ def test_success_that_makes_the_rate_speak_opens_among_threads(make: Any) -> Non
         assert breaker.state is OPEN
 
 
+@pytest.mark.parametrize("kind", ["sync", "async", "permit"])
+def test_success_between_whose_look_and_count_a_failure_came_is_weighed(make: Any, kind: str) -> None:
+    """It looked whether it may be counted without the lock, then another thread's failure was counted."""
+    breaker = make(consecutive_failures=None, failure_rate=0.3, minimum_calls=3)
+    call = breaker(lambda: None)
+
+    @breaker
+    async def acall() -> None:
+        return None
+
+    def by_permit() -> None:
+        breaker.acquire().settle(Outcome.SUCCESS)
+
+    call()
+    generation = breaker._machine.closed
+    add = generation.add
+
+    def add_late() -> int:
+        generation.add = add
+        breaker.acquire().settle(Outcome.FAILURE, OSError())
+        assert breaker.state is CLOSED
+        return add()
+
+    generation.add = add_late  # as if the thread were stopped right before it counts
+    if kind == "async":
+        asyncio.run(acall())
+    else:
+        {"sync": call, "permit": by_permit}[kind]()
+    assert breaker.state is OPEN, "1 of 3"
+
+
+def test_refusal_that_a_reset_overtook_tells_the_time_it_saw(make: Any, clock: Clock) -> None:
+    """The opening ended right after the call had looked at it: no time below nothing comes of that."""
+    breaker = make(open_for=5.0)
+    breaker.acquire().settle(Outcome.FAILURE, OSError())
+    until = breaker._machine.until
+    breaker.reset()  # by another thread, when this one was stopped between looking and refusing
+    assert 0 < breaker._refusal(clock.now, until).retry_after <= 5.5
+
+
 def test_any_turmoil_leaves_a_sound_breaker(make: Any, clock: Clock, bus: EventBus) -> None:
     """Calls, cancellations, resets, orders and a racing clock in eight threads; then it works as ever.
 
@@ -98,7 +139,7 @@ def test_any_turmoil_leaves_a_sound_breaker(make: Any, clock: Clock, bus: EventB
     def work() -> None:
         draw = random.Random(next(numbers))
         held: list[Any] = []
-        for _ in range(200):
+        for _ in range(150):
             what = draw.random()
             if what < 0.55:
                 try:

@@ -37,9 +37,10 @@ def guard(
         machine = breaker._machine
         generation = machine.closed
         if generation is None:
-            now = clock()
-            if now < machine.until:
-                raise breaker._refusal(now)  # never kept in a local: with its traceback it would be a cycle
+            now, until = clock(), machine.until
+            if now < until:
+                # Never kept in a local: with its traceback it would be a cycle, for the collector.
+                raise breaker._refusal(now, until)
             return breaker._call(function, args, kwargs)
         slow_after = generation.slow_after
         slow_at = None if slow_after is None else clock() + slow_after
@@ -82,9 +83,9 @@ def guard_async(
         machine = breaker._machine
         generation = machine.closed
         if generation is None:
-            now = clock()
-            if now < machine.until:
-                raise breaker._refusal(now)
+            now, until = clock(), machine.until
+            if now < until:
+                raise breaker._refusal(now, until)
             return await breaker.run(functools.partial(function, *args, **kwargs))
         slow_after = generation.slow_after
         slow_at = None if slow_after is None else clock() + slow_after

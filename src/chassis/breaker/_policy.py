@@ -191,9 +191,9 @@ class CircuitBreaker(Admission):
         return BreakerPermit(self, generation, None if slow_after is None else self._clock() + slow_after)
 
     def _acquire_probe(self) -> Permit:
-        now = self._clock()
-        if now < self._machine.until:
-            raise self._refusal(now)
+        now, until = self._clock(), self._machine.until
+        if now < until:
+            raise self._refusal(now, until)
         holding = held.get()
         with self._lock:
             if holding is not None and holding.is_probe_of(self):
@@ -216,14 +216,14 @@ class CircuitBreaker(Admission):
         held.set(permit)
         return permit
 
-    def _refusal(self, now: float) -> CircuitOpen:
+    def _refusal(self, now: float, until: float) -> CircuitOpen:
         """What to raise while open, which is before ``until``. Takes no lock and reads no context.
 
+        ``until`` was read once and is not read again: meanwhile another thread may have ended it.
         Written out, as a breaker that is open does this on every call, and should cost its callers
         no more than one that is closed.
         """
         machine, bus = self._machine, self._bus
-        until = machine.until
         retry_after, state = None, "forced_open"
         if until != _INFINITY:
             retry_after, state = until - now, "open"
