@@ -143,7 +143,7 @@ def test_half_open_breakers_are_kept(family: Any, clock: Clock) -> None:
 def test_keys_beyond_the_number_are_not_guarded_if_all_others_matter(
     family: Any, clock: Clock, bus: EventBus
 ) -> None:
-    """Told once, until there was room again; those that matter are never dropped for them."""
+    """Told once, until there was a place again; those that matter are never dropped for them."""
     hosts, seen = family(max_keys=3), []
     for key in "abc":
         fail(hosts.of(key))

@@ -26,7 +26,7 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SHARE_DROPPED = 8
-"""One in so many breakers is dropped when there is no room: looking for them costs as much for one."""
+"""One in so many breakers is dropped when the places are taken: looking for them costs as much for one."""
 _LOOK_AGAIN = 1.0
 """Seconds for which it is believed that none can be dropped."""
 
@@ -34,7 +34,7 @@ _LOOK_AGAIN = 1.0
 class KeyedBreakers(Admission):
     """One breaker per key: per host, per tenant, per shard. Described and configured as one.
 
-    A key's breaker is made at its first call, and kept while there is room. When there is none, those
+    A key's breaker is made at its first call, and kept while there is a place for it. When there is none, those
     not used for longest are dropped; but never one that is not closed, nor one that was ordered by hand.
 
     ::
@@ -156,7 +156,7 @@ class KeyedBreakers(Admission):
             )
             breaker._subject = f"{self._subject}/{key}"
             breaker._last_use = self._next_use()
-            if len(self._breakers) < self._max_keys or self._make_room():
+            if len(self._breakers) < self._max_keys or self._make_place():
                 self._breakers[key] = breaker
                 return breaker
             told, self._exhausted = self._exhausted, True
@@ -164,7 +164,7 @@ class KeyedBreakers(Admission):
             self._bus.emit(BreakerKeysExhausted(subject=self._subject, keys=self._max_keys))
         return breaker
 
-    def _make_room(self) -> bool:
+    def _make_place(self) -> bool:
         """Drop those not used for longest, of those that may be dropped."""
         now = self._clock()
         if now < self._full_until:
