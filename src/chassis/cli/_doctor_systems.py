@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from chassis.adapters.consul import ConsulAPI, ConsulError, ConsulForbidden
 from chassis.adapters.vault import VaultOptions
 from chassis.cli._report import Report, System
 from chassis.wire import plain_client, ssl_context
-
-if TYPE_CHECKING:
-    import httpx2
 
 
 class _Trouble(Exception):
@@ -100,7 +97,7 @@ async def examine_vault(report: Report) -> None:
         report.systems.append(System(name="vault", address=options.url, detail=detail))
 
 
-def _vault_client(options: VaultOptions) -> httpx2.AsyncClient:
+def _vault_client(options: VaultOptions) -> Any:
     context = None
     if options.url.startswith("https:") and (options.ca or options.certificate):
         context = ssl_context(
@@ -118,7 +115,7 @@ def _vault_client(options: VaultOptions) -> httpx2.AsyncClient:
     )
 
 
-async def _ask_vault(client: httpx2.AsyncClient, options: VaultOptions) -> str:
+async def _ask_vault(client: Any, options: VaultOptions) -> str:
     any_state = {"standbyok": "true", "sealedcode": "200", "uninitcode": "200"}
     health = (await client.get("/v1/sys/health", params=any_state)).json()
     if not health.get("initialized"):
