@@ -170,8 +170,29 @@ def test_trap_54_machine_moves_later_waiters_up() -> None:
     assert machine.abandon(first, 1.5) == [third]  # refunded: its turn comes at once
     assert third.granted
     assert machine.abandon(third, 1.5) == []
+    assert machine.abandon(third, 1.5) == []  # refunded once
     assert machine.take("k", 1.5)
     assert not machine.take("k", 1.5)
+
+
+def test_machine_line_of_one_key_is_no_line_for_another() -> None:
+    """Nor is its key forgotten for others' sake; a new rate serves the lines of all keys."""
+    machine = RateLimitMachine(1.0, 1, 3)
+    waiters = []
+    for key in "ab":
+        assert machine.take(key, 0.0)
+        waiters.append(line_up(machine, 0.0, key=key))
+    assert machine.available("a", 0.0) == 0
+    for key in "cdef":
+        assert machine.take(key, 0.1)
+    assert machine.retry_after("a", 0.1) == pytest.approx(1.9)
+    assert machine.reconfigure(1000.0, 5, 3, 0.1) == waiters
+    assert all(each.granted for each in waiters)
+    for key in "cdef":
+        machine.take(key, 0.1)
+    assert machine.reconfigure(1000.0, 5, 2, 0.1) == []
+    assert machine.keys == 2
+    assert machine.available("f", 0.1) < 5  # used last, so it stays
 
 
 def test_machine_new_rate_moves_who_waits() -> None:

@@ -450,3 +450,78 @@ async def test_trap_48_decorated_function_inside_an_earlier_deadline_has_no_more
         assert plain() <= 0.05
     with deadline_scope(Deadline.after(-1)), pytest.raises(DeadlineExceeded):
         plain()
+
+
+@pytest.mark.asyncio
+async def test_decorated_function_that_waits_again_and_again_gets_what_is_thrown_and_closed() -> None:
+    """Cancellations and ends reach the function wherever it waits, at the first time as at the others."""
+    seen: list[str] = []
+
+    @timeout(30)
+    async def call(swallowed: int) -> str:
+        for _ in range(swallowed):
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                seen.append("cancelled")
+        try:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        except GeneratorExit:
+            seen.append("closed")
+            raise
+        return "done"
+
+    for swallowed in (0, 1, 2):
+        task = asyncio.create_task(call(swallowed))
+        for _ in range(swallowed):
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            task.cancel()
+        assert await task == "done"
+    assert seen == ["cancelled"] * 3
+    for steps in (1, 2):
+        coroutine: Any = call(0)
+        for _ in range(steps):
+            coroutine.send(None)
+        coroutine.close()
+    assert seen[3:] == ["closed"] * 2
+    assert current_deadline() is None
+
+
+@pytest.mark.asyncio
+async def test_decorated_function_that_fails_at_once_fails_as_it_does() -> None:
+    """Before it waited for anything: no timer is set, and its own error comes out."""
+
+    @timeout(30)
+    async def call() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await call()
+    assert current_deadline() is None
+
+
+def test_decorated_function_driven_outside_any_task_runs() -> None:
+    """By a callback of a loop, say: there is no task to cancel, so the deadline only tells."""
+    loop = asyncio.new_event_loop()
+    got: list[Any] = []
+
+    @timeout(30)
+    async def call() -> float:
+        await asyncio.sleep(0)
+        return left()
+
+    def drive() -> None:
+        coroutine: Any = call()
+        try:
+            while True:
+                coroutine.send(None)
+        except StopIteration as done:
+            got.append(done.value)
+        loop.stop()
+
+    loop.call_soon(drive)
+    loop.run_forever()
+    loop.close()
+    assert 29 < got[0] <= 30

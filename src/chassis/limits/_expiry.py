@@ -4,60 +4,129 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Generator
 from typing import Any
 
 from chassis.core.clock import monotonic
+from chassis.core.errors import DeadlineExceeded
 
 
-class Expiry:
-    """Cancels tasks of one event loop that are not done within ``seconds``.
+def under_asyncio() -> bool:
+    """Whether an asyncio loop runs here."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+class Expiries:
+    """Cancels coroutines that are not done within ``seconds``, in any number of event loops.
+
+    :param message: what a :class:`DeadlineExceeded` says then.
+    """
+
+    __slots__ = ("_by_loop", "_message", "_numbers", "_seconds")
+
+    def __init__(self, seconds: float, message: str) -> None:
+        self._seconds = seconds
+        self._message = message
+        self._numbers = itertools.count()
+        self._by_loop: dict[asyncio.AbstractEventLoop, _Expiry] = {}
+
+    async def watch(self, at: float, coroutine: Any, waits_for: Any) -> Any:
+        """Run a coroutine that has begun, and waits, to its end; cancel it at ``at``.
+
+        :raises DeadlineExceeded: it was cancelled, and ended so.
+        """
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        if task is None:
+            return await _Begun(coroutine, waits_for)  # driven by hand, in a callback of the loop
+        expiry = self._by_loop.get(loop) or self._add(loop)
+        number = next(self._numbers)
+        expiry.begin(number, at, task)
+        # As asyncio.timeout does: cancellations from outside are told from our own by their number.
+        cancelling = task.cancelling()
+        try:
+            result = await _Begun(coroutine, waits_for)
+        except BaseException as error:
+            if expiry.end(number):
+                raise
+            if task.uncancel() <= cancelling and isinstance(error, asyncio.CancelledError):
+                raise DeadlineExceeded(self._message) from error
+            raise
+        if not expiry.end(number):
+            task.uncancel()
+        return result
+
+    def _add(self, loop: asyncio.AbstractEventLoop) -> _Expiry:
+        found = _Expiry(loop, self._seconds)
+        # Replaced, never changed: loops of other threads read it meanwhile.
+        kept = {each: expiry for each, expiry in self._by_loop.items() if not each.is_closed()}
+        self._by_loop = {**kept, loop: found}
+        return found
+
+
+class _Expiry:
+    """The calls under way in one event loop.
 
     All have the same time, so the first to begin is the first to expire, and the timer is set for
     it alone. A timer that finds nothing to do is not set again.
-
-    Who begins puts its end and its task into ``running`` under a number of its own, and calls
-    :meth:`watch` unless ``watched``; who ends takes them out. If they are gone, the task has been
-    cancelled. All of it happens within the loop.
     """
 
-    __slots__ = ("_loop", "_seconds", "running", "watched")
+    __slots__ = ("_loop", "_running", "_seconds", "_timed")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self._loop = loop
         self._seconds = seconds
-        self.running: dict[int, tuple[float, asyncio.Task[Any]]] = {}
-        self.watched = False
+        self._running: dict[int, tuple[float, asyncio.Task[Any]]] = {}
+        self._timed = False
 
-    def watch(self) -> None:
-        """Set the timer for the first that begins."""
-        self.watched = True
-        self._loop.call_later(self._seconds, self._look)
+    def begin(self, number: int, at: float, task: asyncio.Task[Any]) -> None:
+        """Cancel ``task`` at ``at``, unless it has ended."""
+        self._running[number] = (at, task)
+        if not self._timed:
+            self._timed = True
+            self._loop.call_later(self._seconds, self._look)
+
+    def end(self, number: int) -> bool:
+        """Whether it ended in time; else its task has been cancelled."""
+        return self._running.pop(number, None) is not None
 
     def _look(self) -> None:
         now = monotonic()
-        expired = itertools.takewhile(lambda each: each[1][0] <= now, self.running.items())
+        expired = itertools.takewhile(lambda each: each[1][0] <= now, self._running.items())
         for number, (_, task) in list(expired):
-            del self.running[number]
+            del self._running[number]
             task.cancel()
-        self.watched = bool(self.running)
-        if self.watched:
-            at, _ = next(iter(self.running.values()))
+        self._timed = bool(self._running)
+        if self._timed:
+            at, _ = next(iter(self._running.values()))
             self._loop.call_later(at - now, self._look)
 
 
-class Expiries:
-    """The :class:`Expiry` of each event loop that is used with one timeout."""
+class _Begun:
+    """A coroutine that was begun by hand and has said what it waits for; awaiting it goes on with it."""
 
-    __slots__ = ("_seconds", "by_loop")
+    __slots__ = ("_coroutine", "_waits_for")
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self.by_loop: dict[asyncio.AbstractEventLoop, Expiry] = {}
+    def __init__(self, coroutine: Any, waits_for: Any) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
 
-    def add(self, loop: asyncio.AbstractEventLoop) -> Expiry:
-        """The one of a loop that has none yet."""
-        found = Expiry(loop, self._seconds)
-        # Replaced, never changed: loops of other threads read it meanwhile.
-        kept = {each: expiry for each, expiry in self.by_loop.items() if not each.is_closed()}
-        self.by_loop = {**kept, loop: found}
-        return found
+    def __await__(self) -> Generator[Any, Any, Any]:
+        coroutine, waits_for = self._coroutine, self._waits_for
+        while True:
+            try:
+                yield waits_for
+            except GeneratorExit:
+                coroutine.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - the coroutine's to handle
+                try:
+                    waits_for = coroutine.throw(error)
+                except StopIteration as done:
+                    return done.value
+            else:
+                return (yield from coroutine.__await__())

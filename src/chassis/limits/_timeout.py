@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import functools
-import itertools
+import sys
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from types import TracebackType
@@ -82,52 +82,30 @@ class Timeout(Policy):
 
     def guard_async(self, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         # Only here, as plain functions need no event loop.
-        import asyncio
-
-        from chassis.limits._expiry import Expiries
+        from chassis.limits._expiry import Expiries, under_asyncio
 
         general = super().guard_async(function)
-        expiries = Expiries(self.seconds)
-        seconds, numbers = self.seconds, itertools.count()
-        running_loop, current_task, cancelled = (
-            asyncio.get_running_loop,
-            asyncio.current_task,
-            asyncio.CancelledError,
-        )
+        expiries = Expiries(self.seconds, self._not_in_time)
+        seconds, modules = self.seconds, sys.modules
         hold, leave, held = deadline_at.set, deadline_at.reset, deadline_at.get
 
         @functools.wraps(function)
         async def guarded_async(*args: Any, **kwargs: Any) -> Any:
             at = monotonic() + seconds
             outer = held()
-            try:
-                loop = running_loop()
-            except RuntimeError:
-                return await general(*args, **kwargs)  # under trio
-            task = current_task(loop)
-            if task is None or (outer is not None and outer < at):
+            if (outer is not None and outer < at) or ("trio" in modules and not under_asyncio()):
                 return await general(*args, **kwargs)
-            expiry = expiries.by_loop.get(loop) or expiries.add(loop)
-            number = next(numbers)
-            expiry.running[number] = (at, task)
-            if not expiry.watched:
-                expiry.watch()
-            # As asyncio.timeout does: cancellations from outside are told from our own by their number.
-            cancelling = task.cancelling()
             token = hold(at)
             try:
-                result = await function(*args, **kwargs)
-            except BaseException as error:
-                if expiry.running.pop(number, None) is not None:
-                    raise
-                if task.uncancel() <= cancelling and isinstance(error, cancelled):
-                    raise DeadlineExceeded(self._not_in_time) from error
-                raise
+                coroutine: Any = function(*args, **kwargs)
+                # What never waits cannot be late: it needs no timer, nor to know its task.
+                try:
+                    waits_for = coroutine.send(None)
+                except StopIteration as done:
+                    return done.value
+                return await expiries.watch(at, coroutine, waits_for)
             finally:
                 leave(token)
-            if expiry.running.pop(number, None) is None:
-                task.uncancel()
-            return result
 
         return guarded_async
 
