@@ -27,6 +27,7 @@ from chassis.adapters.consul import (
     ConsulUnreachable,
     KVEntry,
 )
+from chassis.adapters.consul._protocol import path
 from chassis.core import DiscoveryError
 from tests.support.scripted_agent import Answer, Asked, Script, ScriptedAgent
 from tests.support.servers import ConsulServer
@@ -73,6 +74,10 @@ async def test_every_parameter_of_a_health_query_is_asked(connect: Connect) -> N
     }  # fmt: skip
 
 
+async def test_case_37_an_odd_name_is_quoted_whole() -> None:
+    assert path("health", "service", "a b/c?d") == "/v1/health/service/a%20b%2Fc%3Fd"
+
+
 async def test_a_plain_query_asks_for_nothing_and_the_agents_own_datacenter(connect: Connect) -> None:
     with ScriptedAgent(always()) as agent:
         await connect(agent.url).health("a")
@@ -107,6 +112,19 @@ async def test_the_token_goes_into_a_header_and_never_into_the_url(connect: Conn
     assert with_token.headers["x-consul-token"] == "s3cret"
     assert "s3cret" not in str(with_token.query)
     assert "x-consul-token" not in without.headers
+
+
+@pytest.mark.parametrize(("auth", "sent"), [("me:word", b"me:word"), ("me", b"me:"), ("é:ü", "é:ü".encode())])
+async def test_a_proxy_before_the_agent_is_given_its_credentials(
+    connect: Connect, auth: str, sent: bytes
+) -> None:
+    with ScriptedAgent(always()) as agent:
+        api = connect(agent.url, auth=auth, token="s3cret")
+        await api.health("a")
+    (asked,) = agent.asked
+    assert asked.headers["authorization"] == f"Basic {base64.b64encode(sent).decode()}"
+    assert asked.headers["x-consul-token"] == "s3cret"
+    assert auth not in repr(api.options)
 
 
 async def test_case_13_a_token_file_is_read_again_when_the_token_is_refused(

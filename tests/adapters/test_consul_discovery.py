@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from chassis.adapters.consul import ConsulAPI, ConsulDiscoveryOptions, ConsulOptions
 from chassis.core import ConfigError, Freshness, Reason, Snapshot, Source, Status
-from chassis.discovery import EmptyAnswerHeld, EntriesSkipped
+from chassis.discovery import EmptyAnswerHeld, EntriesSkipped, InstancesChanged
 from tests.support.consul_script import Agent, Watch, entry
 from tests.support.scripted_agent import Answer, ScriptedAgent
 from tests.support.servers import ConsulServer
@@ -140,7 +140,7 @@ async def test_case_10_the_same_data_in_another_order_is_not_told(watch: Watch) 
         Answer("ACL not found", 403),
     ],
 )
-async def test_cases_11_to_13_what_cannot_be_believed_keeps_the_snapshot(
+async def test_case_11_to_13_what_cannot_be_believed_keeps_the_snapshot(
     watch: Watch, trouble: Answer
 ) -> None:
     agent = Agent(entry("a"))
@@ -259,7 +259,7 @@ async def test_a_change_is_seen_within_milliseconds(consul_server: ConsulServer,
         await watching.until(lambda each: each.reason is Reason.NOT_REGISTERED, "its leaving")
 
 
-async def test_cases_1_and_5_an_agent_killed_and_back_blank(
+async def test_case_1_and_5_an_agent_killed_and_back_blank(
     own_consul_server: ConsulServer, watch: Watch
 ) -> None:
     watching = watch(own_consul_server.url, "held")
@@ -278,6 +278,21 @@ async def test_cases_1_and_5_an_agent_killed_and_back_blank(
         await put(api, "h:1", "held")
         await watching.until(lambda each: each.freshness is Freshness.FRESH, "freshness")
     assert all(told.instances for _, told in watching.heard[1:])
+
+
+async def test_case_2_an_agent_that_is_stopped_tells_no_change(
+    own_consul_server: ConsulServer, watch: Watch
+) -> None:
+    """It answers the query under way with what it has, and is gone."""
+    watching = watch(own_consul_server.url, "left")
+    async with ConsulAPI(ConsulOptions(url=own_consul_server.url)) as api:
+        await put(api, "l:1", "left")
+        await watching.until_ids("l:1")
+    changes = len(watching.of(InstancesChanged))
+    await asyncio.to_thread(own_consul_server.stop)
+    await watching.until(lambda told: told.freshness is Freshness.STALE, "staleness", 5)
+    assert watching.ids == ["l:1"]
+    assert len(watching.of(InstancesChanged)) == changes
 
 
 async def test_case_3_an_agent_that_hangs_is_noticed_and_forgiven(

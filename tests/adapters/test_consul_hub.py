@@ -14,10 +14,11 @@ import pytest_asyncio
 from chassis.adapters.consul import ConsulAPI, ConsulOptions, ConsulRegistrar
 from chassis.adapters.consul._hub import Following, ServiceQuery, Told, hub
 from chassis.background import background
-from chassis.core import Reason, Registration
+from chassis.core import Reason, Registration, Snapshot
 from chassis.discovery import RegistryCrowded, Wake, WatchFailed, WatchLimitNear
 from tests.support.consul_script import Agent, Watch, entry
 from tests.support.scripted_agent import Answer, Asked, ScriptedAgent
+from tests.support.servers import ConsulServer
 from tests.support.waiting import eventually, wait_until
 
 pytestmark = pytest.mark.asyncio
@@ -247,6 +248,33 @@ async def test_case_14_an_agent_that_refuses_connections_is_asked_without_holdin
         agent.set(entry("b"))
         await watching.until_ids("b")
         assert len(watching.of(RegistryCrowded)) == 1
+
+
+async def test_case_42_five_hundred_services_are_known_with_fifty_queries(
+    own_consul_server: ConsulServer, watch: Watch
+) -> None:
+    """And when nobody listens any more nothing is left of them but what they knew."""
+    async with ConsulAPI(ConsulOptions(url=own_consul_server.url)) as api:
+        for number in range(500):
+            await api.register_service({"Name": f"s{number}", "Address": "10.0.0.1", "Port": 80})
+        watching = watch(own_consul_server.url, "s0", wait=1.0)
+        heard: dict[str, Snapshot] = {}
+        subscriptions = [
+            watching.discovery.subscribe(f"s{number}", lambda told: heard.update({told.service: told}))
+            for number in range(500)
+        ]
+        await eventually(lambda: len(heard) == 500 and all(each.instances for each in heard.values()), 30)
+        modes = [each["mode"] for each in watching.discovery.describe().values()]
+        assert (modes.count("blocking"), modes.count("cached")) == (50, 450)
+        # Of those that are asked once a second, too, a change is told.
+        last = next(name for name, told in watching.discovery.describe().items() if told["mode"] == "cached")
+        await api.deregister_service(last)
+        await eventually(lambda: not heard[last].instances, 10, "the change of a polled one")
+        for each in subscriptions:
+            each.close()
+        await watching.close()
+        assert watching.discovery.describe() == {}
+        await eventually(lambda: hub.watching == 0, 10, "the watches to end")
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")

@@ -71,7 +71,7 @@ def test_maintenance_is_told_apart_from_illness(check: str) -> None:
     assert parse_instance(entry("critical", checks=maintenance)).status is Status.MAINTENANCE
 
 
-def test_an_empty_address_is_the_nodes() -> None:
+def test_case_37_an_empty_address_is_its_nodes() -> None:
     assert parse_instance(entry(Address="")).host == "10.0.0.9"
 
 

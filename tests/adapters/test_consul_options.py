@@ -34,6 +34,7 @@ def test_every_other_variable_is_honoured() -> None:
     options = ConsulOptions.from_environment(
         {
             "CONSUL_HTTP_TOKEN": "s3cret",
+            "CONSUL_HTTP_AUTH": "me:word",
             "CONSUL_CACERT": "/ca.pem",
             "CONSUL_CLIENT_CERT": "/cert.pem",
             "CONSUL_CLIENT_KEY": "/key.pem",
@@ -43,6 +44,7 @@ def test_every_other_variable_is_honoured() -> None:
     )
     assert options == ConsulOptions(
         token="s3cret",
+        auth="me:word",
         ca="/ca.pem",
         certificate="/cert.pem",
         key="/key.pem",

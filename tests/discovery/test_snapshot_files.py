@@ -152,6 +152,20 @@ def test_the_damage_above_is_the_only_thing_wrong_with_it(tmp_path: Path) -> Non
     assert monotonic() - read[1] > 1e9
 
 
+@pytest.mark.parametrize("years", [-30, 30])
+def test_case_41_a_clock_that_was_set_changes_only_the_age_that_is_shown(tmp_path: Path, years: int) -> None:
+    """No decision is taken by the wall clock: what is kept is used, however old it seems."""
+    file = kept_in(tmp_path)
+    file.write([A])
+    kept = json.loads(file.path.read_text())
+    kept["written_at"] += years * 365 * 86_400_000
+    file.path.write_text(json.dumps(kept))
+    read = file.read()
+    assert read is not None
+    assert read[0] == (A,)
+    assert read[1] <= monotonic()
+
+
 def test_case_16_bytes_that_are_no_text_are_left_aside(tmp_path: Path, unusable: list[Event]) -> None:
     file = kept_in(tmp_path)
     file.path.write_bytes(b"\xff\xfe\x00")

@@ -286,9 +286,7 @@ class Runtime:
         )
         consul = self._consul_discovery
         self._undo.append(
-            register_discovery_gauges(
-                self._discover().describe, dict if consul is None else consul.describe
-            )
+            register_discovery_gauges(self._discover().describe, dict if consul is None else consul.describe)
         )
         self.health.state = State.READY
 
