@@ -271,7 +271,7 @@ class Attempts:
         """A further attempt's instance; None if the answer is the caller's."""
         attempt = answered.attempt
         endpoint = attempt.admitted.pick.endpoint
-        attempt.admitted.pick.answered()
+        attempt.admitted.answered()
         attempt.count(answered.outcome)
         endpoint.state.refusing = False
         self._info.instance = attempt.admitted.pick.instance

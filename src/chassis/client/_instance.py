@@ -55,6 +55,11 @@ class Admitted:
         self.permit.settle(outcome, error)
         self.pick.settle(outcome, retry_after=retry_after)
 
+    def answered(self) -> None:
+        """The headers have come: what follows is at the reader's pace, and makes the instance no slower."""
+        self.pick.endpoint.state.breaker.answered(self.permit)
+        self.pick.answered()
+
 
 def is_ready(endpoint: Endpoint[InstanceState]) -> bool:
     """Whether its breaker would let a call in."""
