@@ -74,6 +74,7 @@ class ScriptedServer:
         self.port: int = self._listener.getsockname()[1]
         self._connections: set[socket.socket] = set()
         self._closed = False
+        self.accepted = 0
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -105,6 +106,7 @@ class ScriptedServer:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            self.accepted += 1
             self._connections.add(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 

@@ -58,6 +58,7 @@ def test_case_40_a_forked_childs_calls_share_no_connection_with_the_parents(
             "/child",
             "/parent",
         ]
+        assert server.accepted == 2  # the parent's, which it went on with, and the child's
         wait_until(lambda: server.open_connections == 1, what="the child's connection to close with it")
 
 

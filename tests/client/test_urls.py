@@ -48,7 +48,14 @@ def test_case_44_a_redirect_to_another_service_goes_to_that_service(serve: Serve
 
 @pytest.mark.parametrize(
     "target",
-    ["http://127.0.0.1:{port}/", "http://127.0.0.1/", "http://[::1]/", "ftp://catalog/", "http://a b/"],
+    [
+        "http://localhost:{port}/",
+        "http://127.0.0.1:{port}/",
+        "http://127.0.0.1/",
+        "http://[::1]/",
+        "ftp://catalog/",
+        "http://a b/",
+    ],
 )
 def test_case_44_a_redirect_to_an_address_is_refused_before_anything_is_sent(
     serve: Serve, calling: Calling, target: str

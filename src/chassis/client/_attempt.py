@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 class Try(Attempt):
     """An attempt that is accounted for: begun with a span, settled once.
 
+    :param body: what is sent as the body of ``request``.
     :param timeout: seconds until the answer's headers must be there.
     :param deadline: of the whole call; what remains leaves as a header.
     :param number: 1 for the call's first attempt.
@@ -34,6 +35,7 @@ class Try(Attempt):
         self,
         upstream: Upstream,
         request: Any,
+        body: Any,
         http: HTTPModule,
         admitted: Admitted,
         *,
@@ -59,7 +61,7 @@ class Try(Attempt):
             extensions = {**request.extensions, "timeout": timeouts, "sni_hostname": server_name}
             # Who writes https gets TLS, also where the registry knows nothing of it.
             secure = "https" in (request.url.scheme, endpoint.instance.scheme)
-            outgoing = _outgoing(request, http, endpoint.instance, secure, number, told, extensions)
+            outgoing = _outgoing(request, body, http, endpoint.instance, secure, number, told, extensions)
             super().__init__(endpoint.state.pool(http, secure=secure), outgoing, timeout, timeouts)
         except BaseException as error:
             self.span.detach()
@@ -101,6 +103,7 @@ class Try(Attempt):
 
 def _outgoing(
     request: Any,
+    body: Any,
     http: HTTPModule,
     instance: Instance,
     secure: bool,
@@ -122,6 +125,4 @@ def _outgoing(
     if current_request is not None and REQUEST_ID not in headers:
         headers[REQUEST_ID] = current_request
     inject(headers.__setitem__)
-    return http.module.Request(
-        request.method, url, headers=headers, stream=request.stream, extensions=extensions
-    )
+    return http.module.Request(request.method, url, headers=headers, stream=body, extensions=extensions)

@@ -88,6 +88,7 @@ class Attempts:
         asked = (request.extensions.get("timeout") or {}).get("read")
         self._normal_timeout: float = options.timeout if asked is None else asked
         self._replay = replayable(request, http)
+        self._body = request.stream if self._replay else http.upload(request.stream)
         self._resend = self._replay and idempotent(request)
         self._key = said(request).get("key")
         if self._key is None and options.hash_header:
@@ -149,6 +150,7 @@ class Attempts:
         attempt = Try(
             self._upstream,
             self._request,
+            self._body,
             self._http,
             admitted,
             timeout=min(self._normal_timeout, self._deadline.remaining()),
@@ -262,8 +264,9 @@ class Attempts:
             raise DeadlineExceeded(
                 f"the deadline passed after {self._info.attempts} attempts to call {self._upstream.service!r}"
             ) from error
-        # What never left may be sent elsewhere whatever the method.
-        if not (self._replay if unsent else self._resend) or self._counted > self._options.retries:
+        # What never left may be sent elsewhere whatever the method, if there is still a body to send.
+        untouched = self._replay or not self._body.begun
+        if not (untouched if unsent else self._resend) or self._counted > self._options.retries:
             return None
         return (yield from self._further(None))
 

@@ -1,4 +1,4 @@
-"""The answer's body as the caller reads it: the call ends when it is closed."""
+"""Bodies under way: the answer's, with which the call ends, and a request's that can be read once."""
 
 from __future__ import annotations
 
@@ -146,3 +146,29 @@ class SlotBodyMixin:
             slots, self._slots = self._slots, None
             if slots is not None:
                 slots.release()
+
+
+class UploadMixin:
+    """A request's body that can be read once, and tells whether it was begun.
+
+    Until then it can still be sent to another instance.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.begun = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self.begun = True
+        async for chunk in self._stream:
+            yield chunk
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.begun = True
+        yield from self._stream
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def close(self) -> None:
+        self._stream.close()

@@ -88,6 +88,13 @@ class HTTPModule:
         return type("SlotBody", (SlotBodyMixin, self.module.AsyncByteStream), {})
 
     @functools.cached_property
+    def upload(self) -> type[Any]:
+        """The class of a request's body that can be read once, for both colours."""
+        from chassis.client._body import UploadMixin
+
+        return type("Upload", (UploadMixin, self.module.AsyncByteStream, self.module.SyncByteStream), {})
+
+    @functools.cached_property
     def sync_body(self) -> type[Any]:
         """The sync body class."""
         from chassis.client._body import SyncBodyMixin
