@@ -274,7 +274,7 @@ def test_a_new_watch_of_what_was_never_known_keeps_telling_the_newest_reason() -
 
 
 answers = st.tuples(
-    st.sampled_from(["answered", "failed", "disturbed"]),
+    st.sampled_from(["answered", "answered", "failed", "disturbed", "doubted"]),
     st.lists(st.sampled_from([A, B]), unique=True, max_size=2),
     st.booleans(),
     st.floats(0, 70),
@@ -285,27 +285,31 @@ answers = st.tuples(
 def test_instances_only_disappear_by_an_answer_and_all_of_them_only_when_that_is_credible(
     steps: list[tuple[str, list[Instance], bool, float]],
 ) -> None:
-    known, now, trouble, empties = machine(), 0.0, -1000.0, None
+    known, now, trouble, empties, doubt = machine(), 0.0, -1000.0, None, False
     held: tuple[Instance, ...] = ()
     for kind, instances, woke, pause in steps:
         now += pause
+        if kind == "doubted":
+            known.doubted()
+            doubt = empties is not None
+            continue
         if kind == "disturbed":
             known.disturbed(now=now)
-            trouble, empties = now, None
+            trouble, empties, doubt = now, None, False
             continue
         if kind == "failed":
             step = known.failed("silent", now=now)
-            trouble, empties = now, None
+            trouble, empties, doubt = now, None, False
             assert step.snapshot.instances == held
             assert step.snapshot.freshness is Freshness.STALE
             continue
         step = known.answered(instances, now=now, woke=woke)
         if instances or not held:
-            held, empties = tuple(sorted(instances, key=lambda each: each.id)), None
+            held, empties, doubt = tuple(sorted(instances, key=lambda each: each.id)), None, False
         elif empties is None and woke and now - trouble >= 60:
             held = ()
-        elif empties is not None and now - empties >= 120:
-            held, empties = (), None
+        elif empties is not None and (doubt or now - empties >= 120):
+            held, empties, doubt = (), None, False
         elif empties is None:
             empties = now
         assert step.snapshot.instances == held
