@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, get_args
@@ -355,6 +356,46 @@ def test_threads_that_pick_while_the_set_changes_leave_nothing_in_flight_and_not
     endpoints.close()
     assert used_closed == []
     assert [each.closed for each in made] == [1] * len(made)
+
+
+@pytest.mark.parametrize("policy", get_args(PolicyName))
+def test_threads_that_fail_eject_and_probe_leave_nothing_in_flight(policy: PolicyName) -> None:
+    """Under a tiny switch interval, with instances that come, go, fail, ask to wait and return."""
+    balanced = Balanced(*named(4), policy=policy, ejection_minimum=3, slow_start=1.0, zone="a")
+    raised: list[BaseException] = []
+    stop = threading.Event()
+
+    def call(seed: int) -> None:
+        luck = random.Random(seed)
+        try:
+            while not stop.is_set():
+                pick = balanced.set.pick(ready=lambda each: luck.random() < 0.9, key=str(luck.random()))
+                if pick is not None:
+                    pick.answered()
+                    bad = pick.instance.id == "0001"
+                    told = 0.5 if luck.random() < 0.05 else None
+                    pick.settle(Outcome.FAILURE if bad else Outcome.SUCCESS, retry_after=told)
+        except BaseException as error:
+            raised.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=call, args=(seed,)) for seed in range(4)]
+        for each in threads:
+            each.start()
+        for turn in range(60):
+            balanced.clock.advance(0.5)
+            some = named(2 + turn % 3)
+            balanced.update(*some, *named(8, zone="a", port=81)[6:])
+            balanced.set.describe()
+        stop.set()
+        for each in threads:
+            each.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert raised == []
+    assert all(each.in_flight == 0 for each in balanced.set.endpoints())
 
 
 names = st.sampled_from("abc")
