@@ -231,7 +231,7 @@ class Benchmark:
         cases = {}
         for case in self.cases.values():
             times = self.times[case.name]
-            low, median, high = statistics.quantiles(times, n=4)
+            low, median, high = statistics.quantiles(times, n=4, method="inclusive")
             row: dict[str, Any] = {
                 "group": case.group,
                 "ns": median,

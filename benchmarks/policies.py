@@ -21,7 +21,8 @@ from chassis.limits import Bulkhead, LoadShedder, RateLimit, Timeout
 from chassis.retries import BudgetOptions, Hedge, Retry, RetryBudget
 
 ARGUMENT = 7
-SYNC, ASYNC = "bare call", "bare call, async"
+BARE = {"sync": "bare call", "async": "bare call, async", "waiting": "bare call, async, that waits once"}
+"""The baseline of each kind of call."""
 
 MIXED = (("circuitbreaker", "tenacity"), ("circuitbreaker", "stamina"))
 """Breakers without a retry of their own, with the retry that most people have."""
@@ -33,6 +34,12 @@ def bare(value: int) -> int:
 
 
 async def bare_async(value: int) -> int:
+    return value
+
+
+async def bare_waiting(value: int) -> int:
+    """As a real call does; what is only set up for one that waits is not seen otherwise."""
+    await asyncio.sleep(0)
     return value
 
 
@@ -169,8 +176,12 @@ class Comparison:
         self._modules = {
             peer: bench.peer(peer.module or peer.distribution, peer.distribution) for peer in PEERS
         }
-        bench.case(Case(SYNC, calls(bare, ARGUMENT), ARGUMENT, group="bare"))
-        bench.case(Case(ASYNC, calls_async(bare_async, ARGUMENT), ARGUMENT, group="bare"))
+        for name, run in (
+            (BARE["sync"], calls(bare, ARGUMENT)),
+            (BARE["async"], calls_async(bare_async, ARGUMENT)),
+            (BARE["waiting"], calls_async(bare_waiting, ARGUMENT)),
+        ):
+            bench.case(Case(name, run, ARGUMENT, group="bare"))
 
     def module(self, distribution: str) -> Any:
         """The imported module of a peer, or None."""
@@ -184,15 +195,14 @@ class Comparison:
         if kind == "sync":
             run = calls(guard(bare), ARGUMENT)
         else:
-            run = calls_in_loop(lambda: guard(bare_async))
+            run = calls_in_loop(lambda: guard(bare_async if kind == "async" else bare_waiting))
         return self.add_run(group, who, run, ARGUMENT, kind=kind, note=note)
 
     def add_run(self, group: str, who: str, run: Run, expected: Any, *, kind: str, note: str = "") -> str:
         """Time ``run``."""
         group = f"{group}, {kind}"
         name = f"{group}: {who}"
-        baseline = SYNC if kind == "sync" else ASYNC
-        self.bench.case(Case(name, run, expected, baseline=baseline, group=group, note=note))
+        self.bench.case(Case(name, run, expected, baseline=BARE[kind], group=group, note=note))
         if not who.startswith("chassis"):
             self.found.setdefault(group, []).append(name)
         return name
@@ -200,9 +210,10 @@ class Comparison:
     def peers(self, attribute: str, kind: str) -> list[tuple[Peer, Callable[[], Any]]]:
         """Each peer that has the thing for this kind of function, and what makes one."""
         found = []
+        guards = "sync" if kind == "sync" else "async"
         for peer, module in self._modules.items():
-            make = getattr(peer, f"{attribute}_{kind}", None) or getattr(peer, attribute)
-            if module is not None and make is not None and kind in peer.kinds.split():
+            make = getattr(peer, f"{attribute}_{guards}", None) or getattr(peer, attribute)
+            if module is not None and make is not None and guards in peer.kinds.split():
                 found.append((peer, functools.partial(make, module)))
         return found
 
@@ -227,6 +238,8 @@ def build(bench: Benchmark) -> None:
         retries(compare, kind)
         pipelines(compare, kind)
         others(compare, kind)
+    timed(compare, "waiting")
+    pipelines(compare, "waiting")
     keyed(compare)
     memory(compare)
 
@@ -331,7 +344,8 @@ def pipelines(compare: Comparison, kind: str) -> None:
             outer, inner = trying[tries](), breaking[breaks]()
             both = lambda function, outer=outer, inner=inner: outer(inner(function))  # noqa: E731
             compare.add(group, f"{tries} + {breaks}", both, kind=kind)
-    if peers := compare.found.get(f"{group}, {kind}"):
+    # In a call that waits, the event loop's turn is most of the time: told, not judged.
+    if kind != "waiting" and (peers := compare.found.get(f"{group}, {kind}")):
         compare.bench.target(ours, at_most=1.0, of=peers)
 
 
@@ -344,8 +358,13 @@ def others(compare: Comparison, kind: str) -> None:
     compare.add("load shedding", "chassis", LoadShedder(f"alone {kind}"), kind=kind)
     compare.add("fallback", "chassis", Fallback(0, on=Failure), kind=kind)
     compare.add_peers("fallback", "fallback", kind=kind)
+    timed(compare, kind)
+
+
+def timed(compare: Comparison, kind: str) -> None:
+    """What ends, or begins, after a time that is not reached."""
     compare.add("deadline", "chassis", Timeout(30.0), kind=kind)
-    if kind == "async":
+    if kind != "sync":
         compare.add("deadline", "asyncio.timeout", in_time, kind=kind)
         compare.add_peers("deadline", "timeout", kind=kind)
         compare.add("hedge, not needed", "chassis", Hedge(idempotent=True, delay=30.0), kind=kind)
