@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +20,10 @@ def test_no_more_are_open_than_are_wanted() -> None:
 def test_who_cannot_do_without_is_counted_all_the_same() -> None:
     slots = QuerySlots()
     slots.reserve()
-    assert not slots.take(1, now=0.0)
+    slots.reserve()
+    assert slots.open == 2
+    assert not slots.take(2, now=0.0)
+    assert slots.take(3, now=0.0)
 
 
 def test_nearing_the_limit_is_told_once_for_each_time() -> None:
@@ -57,12 +61,31 @@ def test_case_14_a_crowded_agent_is_left_a_fifth_of_what_it_bears_for_a_minute()
     assert slots.take(50, now=61.0)
 
 
-def test_a_crowded_agent_keeps_at_least_one() -> None:
+@pytest.mark.parametrize(("still_open", "ceiling"), [(0, 1), (1, 1), (2, 1), (3, 2), (5, 4), (9, 8), (10, 8)])
+def test_a_crowded_agent_keeps_at_least_one_and_is_spared_at_least_one(still_open: int, ceiling: int) -> None:
     slots = QuerySlots()
-    slots.take(50, now=0.0)
-    slots.give_back()
+    for _ in range(still_open):
+        slots.take(50, now=0.0)
+    assert slots.crowded(now=0.0)
+    assert slots.ceiling == ceiling
+    for _ in range(still_open):
+        slots.give_back()
+    taken = [slots.take(50, now=1.0) for _ in range(ceiling + 1)]
+    assert taken == [True] * ceiling + [False]
+
+
+def test_what_a_crowded_agent_bears_is_not_raised_by_a_later_refusal() -> None:
+    slots = QuerySlots()
+    for _ in range(5):
+        slots.take(50, now=0.0)
     slots.crowded(now=0.0)
-    assert slots.take(50, now=1.0)
+    for _ in range(20):
+        slots.reserve()
+    assert not slots.crowded(now=1.0)
+    assert slots.ceiling == 4
+    # A minute after the last refusal it is another matter.
+    assert slots.crowded(now=61.0)
+    assert slots.ceiling == 20
 
 
 @given(st.lists(st.sampled_from(["take", "back", "crowded", "later"]), max_size=60), st.integers(0, 6))

@@ -53,10 +53,11 @@ class ConsulDiscovery:
         return self._watches.subscribe(service, listener)
 
     def describe(self) -> Mapping[str, Any]:
-        """Per watched service: source, age in seconds, instances, the reason when empty, and of the watch
+        """Per watched service: source, age in seconds, instances, the reason when empty.
 
-        its mode (``blocking``, ``cached`` or ``polled``), its index, the last error, the number of errors
-        by kind, whether an empty answer is held back, and the same for each further datacenter.
+        And of the watch: its mode (``blocking``, ``cached`` or ``polled``), its index, the last error, the
+        number of errors by kind, whether an empty answer is held back, and the same of each further
+        datacenter.
         """
         described = dict(self._watches.describe())
         for service, watch in list(self._watched.items()):
