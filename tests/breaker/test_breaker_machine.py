@@ -84,7 +84,7 @@ def test_begins_closed_and_admits() -> None:
     assert breaker.admit(0.0) == (breaker.closed, 0.0)
     assert breaker.retry_after(0.0) == 0.0
     assert breaker.counts(0.0) == (0, 0, 0)
-    assert (breaker.last_failure, breaker.transitions) == (None, [])
+    assert (breaker.last_failure, breaker.transitions) == (None, ())
 
 
 def test_opens_after_consecutive_failures_exactly() -> None:
@@ -1118,7 +1118,7 @@ def test_any_sequence_of_calls_agrees_with_the_model(
         breaker.poll(now)
         model.tick(now)
         told_of += breaker.transitions
-        breaker.transitions = []
+        breaker.transitions = ()
         assert breaker.state is model.state
         assert len(breaker.probes) == len(model.flying)
         assert sum(each.would_open for each in told_of) == model.would

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import TypeAlias
 
 from chassis.breaker._options import BreakerOptions, Mode
@@ -29,7 +30,10 @@ from chassis.core.windows import RingCounts, SlidingCounts, Tally
 
 _MOST_DOUBLINGS = 60  # beyond it the float would overflow one day; every cap is reached long before
 _NEVER = -math.inf
-_NO_REFUSALS = Tally()  # of all that have never been open
+
+# What nearly all breakers of a large family have, they share.
+_NO_REFUSALS = Tally()
+_NONE: Mapping[Probe, None] = MappingProxyType({})
 
 
 class BreakerState(Enum):
@@ -150,13 +154,13 @@ class BreakerMachine:
         """Calls are refused before this moment, infinity while forced open; not past the lock's holder."""
         self.length = 0.0
         """How long the opening was meant to last."""
-        self.probes: dict[Probe, None] = {}
+        self.probes: Mapping[Probe, None] = _NONE
         """The probes in flight, oldest first."""
         self.refusals = _NO_REFUSALS
         """Counts the calls refused, without the lock."""
         self._refused = 0
         self.last_failure: str | None = None
-        self.transitions: list[Transition] = []
+        self.transitions: Sequence[Transition] = ()
         """What happened and was not told yet; the owner takes them out."""
         self._draw = draw
         self._now = 0.0
@@ -178,7 +182,7 @@ class BreakerMachine:
         if retry_after != 0.0 or self.state is BreakerState.DISABLED:
             return None, retry_after
         probe = Probe(self._now)
-        self.probes[probe] = None
+        self.probes = {**self.probes, probe: None}
         return probe, 0.0
 
     def retry_after(self, now: float) -> float | None:
@@ -236,7 +240,7 @@ class BreakerMachine:
                 self._count(outcome is Outcome.FAILURE, slow, now, failure, told)
         elif ticket in self.probes:
             self._advance(now)
-            del self.probes[ticket]
+            self.probes = {each: None for each in self.probes if each is not ticket}
             self._judge_round(outcome, slow, failure, told)
 
     def weigh(self, generation: Generation, now: float) -> None:
@@ -393,7 +397,7 @@ class BreakerMachine:
         if told is not None and options.retry_after_max is not None:
             length = max(length, min(told, options.retry_after_max))
         self._end_generation()
-        self.probes.clear()
+        self.probes = _NONE
         self.length = length
         self._refuse_until(self._now + length)
         self._enter(BreakerState.OPEN, reason, open_for=length)
@@ -405,7 +409,7 @@ class BreakerMachine:
         self._window.clear()
         self._streak = self._rounds = 0
         self._would_open = False
-        self.probes.clear()
+        self.probes = _NONE
         self.until = _NEVER
         if state is BreakerState.FORCED_OPEN:
             self._refuse_until(math.inf)
@@ -436,19 +440,18 @@ class BreakerMachine:
     ) -> None:
         self.state = state
         window = self._window
-        self.transitions.append(
-            Transition(
-                state,
-                self._now,
-                reason,
-                open_for,
-                window.total,
-                window.marked,
-                window.slow,
-                self.last_failure,
-                would_open,
-            )
+        transition = Transition(
+            state,
+            self._now,
+            reason,
+            open_for,
+            window.total,
+            window.marked,
+            window.slow,
+            self.last_failure,
+            would_open,
         )
+        self.transitions = (*self.transitions, transition)
 
     def _advance(self, now: float) -> None:
         # A clock that steps back neither shortens nor lengthens anything: time stands still for it.

@@ -365,7 +365,7 @@ class CircuitBreaker(Admission):
                 if self._telling:
                     return
                 self._telling = True
-                waiting, machine.transitions = machine.transitions, []
+                waiting, machine.transitions = machine.transitions, ()
             try:
                 for transition in waiting:
                     self._bus.emit(_event(self._subject, transition))
