@@ -221,6 +221,7 @@ def test_a_file_that_cannot_be_used_is_told_of_and_costs_no_breaker(
         ("server_name", {"server_name": "two words"}),
         ("key", {"key": "key.pem"}),
         ("retry_after_max", {"retry_after_max": 0}),
+        ("hedge", {"hedge": True}),
     ],
 )
 def test_options_that_cannot_be_used_are_refused_where_they_are_given(

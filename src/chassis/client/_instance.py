@@ -37,7 +37,7 @@ class InstanceState:
 
     def close(self) -> None:
         """Close the connections."""
-        for pool in self._pools.values():
+        for pool in list(self._pools.values()):  # another thread may add one
             pool.close()
 
 

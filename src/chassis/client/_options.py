@@ -70,6 +70,10 @@ class ClientOptions:
         check_count("max_connections", self.max_connections)
         if self.max_in_flight is not None:
             check_count("max_in_flight", self.max_in_flight)
+        if self.hedge is not None and not isinstance(self.hedge, HedgeOptions):
+            raise ConfigError(
+                f"{self.hedge!r} is no HedgeOptions", setting="hedge", remedy="give HedgeOptions()"
+            )
         name = self.server_name
         for placeholder in _PLACEHOLDERS:
             name = name.replace(placeholder, "x")
