@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from chassis.core.errors import ConfigError
@@ -95,6 +96,19 @@ class PolicyRegistry:
             for policy, options in changes:
                 policy.reconfigure(options)
             return {key for key in overrides if key not in self._policies}
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Undo at the end of the block what it did: the names registered inside and the overrides."""
+        with self._lock:
+            known, overrides = dict(self._policies), dict(self._overrides)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.override(overrides)
+                self._policies.clear()
+                self._policies.update(known)
 
 
 policies = PolicyRegistry()

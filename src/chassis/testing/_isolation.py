@@ -16,17 +16,12 @@ def isolated_policies(registry: PolicyRegistry = policies) -> Iterator[PolicyReg
 
     :param registry: default: the registry of the process.
     """
-    # The registry's own state, which nothing but a test has a reason to turn back.
-    with registry._lock:
-        known, overrides = dict(registry._policies), dict(registry._overrides)
-    try:
-        yield registry
-    finally:
-        with registry._lock:
-            registry.override(overrides)
-            registry._policies.clear()
-            registry._policies.update(known)
-        for policy in known.values():
-            reset = getattr(policy, "reset", None)
-            if reset is not None:
-                reset()
+    known = registry.items()
+    with registry.isolated():
+        try:
+            yield registry
+        finally:
+            for _, policy in known:
+                reset = getattr(policy, "reset", None)
+                if reset is not None:
+                    reset()
