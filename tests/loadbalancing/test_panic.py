@@ -133,3 +133,14 @@ def test_under_panic_too_the_ones_passed_over_are_the_last_resort() -> None:
     balanced.call_at("a", Outcome.IGNORED, retry_after=20.0)
     assert set(balanced.calls(10)) == {"x", "y"}
     assert balanced.call(exclude=[balanced.endpoint("x"), balanced.endpoint("y")]) == "a"
+
+
+def test_a_weak_second_tier_is_no_panic_while_most_of_all_are_healthy() -> None:
+    balanced = Balanced(*named(8), instance("far", priority=1))
+    for each in balanced.set.endpoints()[1:8]:
+        balanced.call_at(each.instance.id, Outcome.SUCCESS, 20)
+    balanced.call_at("0000", Outcome.FAILURE, 20)
+    away = [instance(each.id, priority=1, status=each.status) for each in critical(*"xyz")]
+    balanced.update(*named(8), instance("far", priority=1), *away)
+    assert "0000" not in balanced.calls(80)
+    assert balanced.names(PanicEntered) == []
