@@ -350,15 +350,15 @@ def test_failures_of_long_ago_do_not_count() -> None:
 
 def test_the_peers_are_compared_at_most_ten_times_a_window() -> None:
     """An outage of a thousand must not cost a comparison with a thousand for every failure."""
-    balanced = Balanced(*named(3))
-    for name in ("0000", "0002"):
-        balanced.call_at(name, Outcome.SUCCESS, 20)
+    balanced = Balanced(*named(4))
+    for name in ("0000", "0003"):
+        balanced.call_at(name, Outcome.SUCCESS, 40)
     balanced.call_at("0001", Outcome.FAILURE, 20)
-    balanced.call_at("0000", Outcome.FAILURE, 40)
+    balanced.call_at("0002", Outcome.FAILURE, 20)
     assert balanced.names(EndpointEjected) == ["0001"]
     balanced.clock.advance(1.0)
-    balanced.call_at("0000", Outcome.FAILURE, 1)
-    assert balanced.names(EndpointEjected) == ["0001"]  # the cap: one of three
+    balanced.call_at("0002", Outcome.FAILURE)
+    assert balanced.names(EndpointEjected) == ["0001", "0002"]
 
 
 # What an instance asks for.

@@ -60,8 +60,8 @@ def test_this_zone_takes_all_calls_while_it_is_healthy() -> None:
 
 
 def test_without_a_zone_of_its_own_all_are_called_alike() -> None:
-    balanced = Balanced(*zone("a", 1), *zone("b", 3))
-    assert shares(balanced, 4000) == {"a": 0.25, "b": 0.75}
+    balanced = Balanced(*zone("a", 1), *zone("b", 2), instance("c"))
+    assert shares(balanced, 4000) == {"a": 0.25, "b": 0.5, "c": 0.25}
 
 
 @pytest.mark.parametrize("policy", ["round_robin", "random", "weighted", "least_request", "peak_ewma"])
@@ -191,6 +191,18 @@ def test_case_35_a_critical_instances_keys_move_and_all_others_stay() -> None:
     balanced.update(*zone("a", 5, 4))
     after = {key: balanced.call(key=key) for key in keys}
     assert {key for key in keys if before[key] != after[key]} == {key for key in keys if before[key] == "a4"}
+
+
+def test_weights_that_change_in_the_registry_move_keys_and_the_primary() -> None:
+    keys = [f"user-{number}" for number in range(1000)]
+    balanced = Balanced(*zone("a", 2), policy="consistent_hash")
+    before = sum(balanced.call(key=key) == "a0" for key in keys)
+    balanced.update(instance("a0", zone="a", weight=9), instance("a1", zone="a"))
+    assert sum(balanced.call(key=key) == "a0" for key in keys) > before + 250
+    balanced = Balanced(*zone("a", 2), policy="ordered")
+    assert balanced.call() == "a0"
+    balanced.update(instance("a0", zone="a"), instance("a1", zone="a", weight=2))
+    assert balanced.call() == "a1"
 
 
 def test_ordered_calls_the_primary_alone_and_fails_back() -> None:
