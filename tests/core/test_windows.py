@@ -175,7 +175,7 @@ def test_ring_holds_the_last_calls_of_all(size: int, steps: list[tuple[str, obje
 
 
 @pytest.mark.parametrize("kind", [SlidingCounts, RingCounts])
-def test_many_good_ones_are_counted_at_once(kind: type[SlidingCounts] | type[RingCounts]) -> None:
+def test_many_good_ones_are_counted_at_once(kind: type[SlidingCounts | RingCounts]) -> None:
     """`add` is as many records of nothing special."""
     counts = kind(50)
     counts.record(0.0, marked=True)
