@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -190,7 +192,7 @@ def test_a_second_sigterm_skips_the_drain_and_cuts_no_request(start: Any, server
         process.signal(15)
         wait_until(lambda: httpx2.get(f"http://127.0.0.1:{port}/readyz").status_code == 503, 5, "the drain")
         slow = threads.submit(httpx2.get, f"http://127.0.0.1:{port}/slow", timeout=10)
-        time.sleep(0.3)  # it is on its way
+        time.sleep(0.6)  # it is on its way, and the next signal is no part of the first order
         began = time.monotonic()
         process.signal(15)
         wait_until(lambda: "service.stopping" in process.output, 5, "the drain to be skipped")
@@ -198,6 +200,18 @@ def test_a_second_sigterm_skips_the_drain_and_cuts_no_request(start: Any, server
         assert slow.result().json() == {"done": True}
     process.wait(10)
     assert time.monotonic() - began < 6
+    assert drained_in_order(process.output)
+
+
+def test_a_sigterm_to_the_whole_process_group_is_one_order(start: Any) -> None:
+    """As systemd and a shell's ``kill %1`` give it: the worker has it twice, and drains all the same."""
+    process, _ = start("chassis", "fastapi", drain=0.7, level="info")
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for each in workers:
+        os.kill(int(each), signal.SIGTERM)
+    wait_until(lambda: "service.draining" in process.output, 5, "the drain")
+    assert process.terminate(timeout=15) == 0
+    assert '"skipped":false' in process.output
     assert drained_in_order(process.output)
 
 

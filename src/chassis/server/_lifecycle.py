@@ -22,6 +22,10 @@ from chassis.server._events import AnnouncementFailed
 from chassis.server._listen import Address, find_own_address
 
 
+_ONE_ORDER = 0.5
+"""Seconds within which a further SIGTERM is the same order by another way."""
+
+
 class EventStream(Protocol):
     async def end(self) -> None: ...
 
@@ -68,6 +72,7 @@ class Lifecycle:
         self.stopping = asyncio.Event()
         """Set when draining is over; handlers of long streams may wait for it."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._told_at = 0.0
         self._drain = Drain(service, hooks.drain)
 
     def _anew(self) -> None:
@@ -144,12 +149,15 @@ class Lifecycle:
         self.handles_sigterm = True
 
     def _on_sigterm(self, previous: Any) -> None:
+        now = asyncio.get_running_loop().time()
         if self.draining:
             # Asked a second time: no more waiting. A third time changes nothing, as what is in flight
-            # is finished in any case.
-            self._drain.hurry()
+            # is finished in any case. systemd and a shell's `kill %1` tell each process of a group, so
+            # a worker hears of one order from them and from its parent: that is no second time.
+            if now - self._told_at >= _ONE_ORDER:
+                self._drain.hurry()
             return
-        self.draining = True
+        self.draining, self._told_at = True, now
         self._spawn(self._drain_and_stop(previous))
 
     async def _drain_and_stop(self, previous: Any) -> None:
