@@ -91,7 +91,7 @@ def test_nothing_configured_is_well_and_says_what_to_name(doctor: Any) -> None:
     status, page = doctor()
     assert status == 0
     assert "name one with --service" in page
-    assert page.rstrip().endswith("All is well.")
+    assert page.rstrip().endswith("Nothing has to be done.")
 
 
 def test_addresses_given_are_tried(doctor: Any) -> None:
@@ -191,6 +191,7 @@ def test_the_same_as_json(doctor: Any, agent: str) -> None:
         ("/v1/catalog/services", 403, "ACL not found", "it does not take the token"),
         ("/v1/status/leader", 200, '""', "its servers have no leader"),
         ("/v1/status/leader", 500, "no cluster leader", "no cluster leader"),
+        ("/v1/status/leader", 404, "no such page", "no Consul agent: correct CONSUL_HTTP_ADDR"),
     ],
 )
 def test_a_registry_in_trouble_is_told(doctor: Any, path: str, status: int, body: str, told: str) -> None:
@@ -309,7 +310,9 @@ def test_a_running_service_tells_of_its_breakers_and_maintenance(doctor: Any, ru
     rows = {line.split()[0]: line.split() for line in page.splitlines() if line.startswith("  ")}
     assert rows["bad"][-1] == "open"
     assert rows["good"][-1] == "closed"
-    assert "bad has its breaker open" in page.partition("Worth a look:")[2]
+    look = page.partition("Worth a look:")[2]
+    assert "bad has its breaker open" in look
+    assert "-> it is tried again by itself: see the instance's log for why it failed" in look
     assert "under maintenance, asked for by the service itself: migrating" in page
 
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
 
-from chassis.cli._doctor_running import diagnose_running
+from chassis.cli._doctor_running import NEXT, diagnose_running
 from chassis.cli._doctor_systems import examine_consul, examine_vault, failing_checks
 from chassis.cli._report import Report, Service
 from chassis.client import check_service_name
@@ -144,7 +144,7 @@ async def _judge(
         if not each["fit"]:
             why = reasons.get(each["id"])
             problem = f"{each['id']} is {each['status']}{f': {why}' if why else ''}"
-            report.find(name, problem, _NEXT[each["status"]], urgent=not service.fit)
+            report.find(name, problem, NEXT[each["status"]], urgent=not service.fit)
     reached = any(each["connects"] == "yes" for each in service.instances)
     for each in service.instances:
         if each["fit"] and each["connects"] == "no":
@@ -155,13 +155,7 @@ async def _judge(
                 urgent=not reached,
             )
     if not service.instances:
-        report.find(name, str(told.get("reason")), _next_step(name, told.get("reason"), found, known))
-
-
-_NEXT = {
-    "critical": "nobody is sent there until its check passes: see the instance's own /health and log",
-    "maintenance": "nobody is sent there until whoever asked for it ends it",
-}
+        report.find(name, str(told.get("reason")), _next_step(name, told.get("reason"), found, known, down))
 
 
 async def _connects(instance: Mapping[str, Any]) -> str:
@@ -176,12 +170,12 @@ async def _connects(instance: Mapping[str, Any]) -> str:
     return "yes"
 
 
-def _next_step(name: str, reason: Any, found: Examination, known: tuple[str, ...]) -> str:
+def _next_step(name: str, reason: Any, found: Examination, known: tuple[str, ...], down: list[str]) -> str:
     if reason == Reason.FILTERED.value:
         return "see chassis.discovery.tags, or register the instances with these tags"
     if reason == Reason.ACL_FILTERED.value:
         return f"give the token a policy with service {name!r} and node read"
-    if reason == Reason.REGISTRY_DOWN.value:
+    if reason == Reason.REGISTRY_DOWN.value or (down and reason != Reason.NOT_REGISTERED.value):
         return "see to the system above that does not answer"
     if reason != Reason.NOT_REGISTERED.value:
         return "try again with a longer --wait"

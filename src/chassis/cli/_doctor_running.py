@@ -10,6 +10,12 @@ from chassis.cli._report import Report, Service, System
 from chassis.core import ConfigError
 from chassis.wire import plain_client
 
+NEXT = {
+    "critical": "nobody is sent there until its check passes: see the instance's own /health and log",
+    "maintenance": "nobody is sent there until whoever asked for it ends it",
+}
+"""What follows from an instance's status, and where to look."""
+
 
 async def diagnose_running(url: str, token: str, services: tuple[str, ...]) -> Report:
     """Ask a running service, and judge what it says.
@@ -68,7 +74,8 @@ def _checks(report: Report, told: Mapping[str, Any]) -> None:
         well = check["status"] == "pass"
         report.systems.append(System(name=name, state="ok" if well else "trouble", detail=note))
         if not well:
-            report.find(name, f"the check says {check['status']}{f': {note}' if note else ''}", "see to it")
+            said = f"the check says {check['status']}{f': {note}' if note else ''}"
+            report.find(name, said, "see the service's log for the check's error")
     lag = told.get("loop_lag_ms") or 0
     if lag >= 1000:
         report.find(
@@ -82,7 +89,8 @@ def _registration(report: Report, told: Mapping[str, Any] | None) -> None:
         return
     maintenance = told.get("maintenance")
     beat = told.get("heartbeat") or {}
-    detail = f"{told.get('id')}, heartbeat {beat.get('status')} ({beat.get('note')})"
+    heartbeat = f"heartbeat {beat['status']} ({beat.get('note')})" if beat else "no heartbeat yet"
+    detail = f"{told.get('id')}, {heartbeat}"
     state = "ok" if told.get("confirmed") else "trouble"
     report.systems.append(System(name="registration", state=state, detail=detail))
     if not told.get("confirmed"):
@@ -145,17 +153,26 @@ def _service(report: Report, name: str, told: Mapping[str, Any], policies: Mappi
         report.find(name, str(told.get("reason")), f"run chassis doctor --service {name} for the next step")
     usable = 0
     for each in instances:
-        problems = [] if each["status"] in ("passing", "warning") else [f"is {each['status']}"]
-        if each["breaker"] not in (None, "closed"):
+        problems, steps = [], []
+        if each["status"] not in ("passing", "warning"):
+            problems.append(f"is {each['status']}")
+            steps.append(NEXT[each["status"]])
+        if each["breaker"] in ("open", "half_open", "forced_open"):
             last = (breakers.get(each["id"]) or {}).get("last_failure")
             problems.append(f"has its breaker {each['breaker']}{f' after {last}' if last else ''}")
+            steps.append(
+                f'settings or an operator hold it open: see the policy "client:{name}/breaker"'
+                if each["breaker"] == "forced_open"
+                else "it is tried again by itself: see the instance's log for why it failed"
+            )
         if each["ejected"]:
             problems.append("is passed over, since it fails more than its peers")
+            steps.append("it is tried again by itself: compare its log with a peer's")
         usable += not problems
-        each["problems"] = problems
+        each["problems"], each["next"] = problems, steps[:1]
     for each in instances:
-        if each["problems"]:
+        for step in each["next"]:
             # While others are left this costs no call.
-            report.find(name, f"{each['id']} {' and '.join(each['problems'])}", urgent=not usable)
+            report.find(name, f"{each['id']} {' and '.join(each['problems'])}", step, urgent=not usable)
     if balancing.get("panic"):
         report.find(name, "so few instances are fit that all are called (panic)", "see to those that are not")

@@ -35,7 +35,7 @@ async def examine_consul(report: Report, api: ConsulAPI | None) -> tuple[str, ..
     finally:
         await api.aclose()
     given = "the token is taken" if api.options.token or api.options.token_file else "no token is given"
-    detail = f"leader {leader}, {given}, {len(names)} services to be seen"
+    detail = f"leader {leader}, {given}, {len(names)} service{'s' * (len(names) != 1)} to be seen"
     report.systems.append(System(name="consul", address=url, detail=detail))
     return names
 
@@ -44,7 +44,11 @@ async def _ask_consul(api: ConsulAPI) -> tuple[str, tuple[str, ...]]:
     try:
         leader = await api.leader()
     except ConsulError as error:
-        raise _Trouble(str(error), "start the agent, or correct CONSUL_HTTP_ADDR") from error
+        stranger = error.status in (404, 405)
+        remedy = (
+            "what answers there is no Consul agent: correct" if stranger else "start the agent, or correct"
+        )
+        raise _Trouble(str(error), f"{remedy} CONSUL_HTTP_ADDR") from error
     if not leader:
         remedy = "see `consul operator raft list-peers` and the servers' logs"
         raise _Trouble("its servers have no leader", remedy)

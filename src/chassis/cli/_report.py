@@ -120,7 +120,7 @@ class Report:
         urgent = sum(each.urgent for each in self.findings)
         if urgent:
             return f"{urgent} thing{'s' * (urgent > 1)} to do."
-        return "All is well."
+        return "Nothing has to be done." if self.findings else "All is well."
 
 
 def _service_lines(service: Service) -> list[str]:
