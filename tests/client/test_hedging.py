@@ -308,6 +308,8 @@ def test_a_sync_client_cannot_be_made_for_a_service_that_is_hedged(module: Any) 
     with pytest.raises(ConfigError, match="a thread cannot be cancelled"):
         sync_client(upstreams, "catalog", http=module)
     async_client(upstreams, "catalog", http=module)
+    upstreams.upstream("orders", ClientOptions(hedge=HedgeOptions(extra=0)))
+    sync_client(upstreams, "orders", http=module).close()
 
 
 def test_hedging_configured_after_a_sync_client_was_made_is_told_of(serve: Serve) -> None:
@@ -324,14 +326,15 @@ def test_hedging_configured_after_a_sync_client_was_made_is_told_of(serve: Serve
     assert [type(event) for event in told] == [NotHedged]
 
 
+@pytest.mark.parametrize("off", [None, HedgeOptions(extra=0)], ids=["none", "no-extra-call"])
 def test_hedging_can_be_switched_on_and_off_while_the_client_is_in_use(
-    serve: Serve, hedging: Hedging
+    serve: Serve, hedging: Hedging, off: HedgeOptions | None
 ) -> None:
     slow, quick = serve(answer(delay=0.2)), serve()
     caller = hedging(slow, quick)
     caller.get()
     assert caller.policy().describe()["hedging"]["sent"] <= 1
-    caller.policy().reconfigure(ClientOptions())
+    caller.policy().reconfigure(ClientOptions(hedge=off))
     first_at(caller, 0)
     assert not caller.get().extensions["chassis"].hedged
     assert caller.policy().describe()["hedging"] is None

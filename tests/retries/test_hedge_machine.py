@@ -223,7 +223,7 @@ def test_durations_beyond_all_measure_are_taken() -> None:
         ("minimum_calls", True),
         ("window", 0),
         ("window", math.inf),
-        ("extra", 0),
+        ("extra", -1),
         ("extra", 1.0),
         ("extra_load", 5),
         ("extra_load", 0.0),

@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -758,3 +759,23 @@ def test_decorated_function_keeps_its_signature(run: Async) -> None:
     assert call.__doc__ == "What it does."
     assert run(functools.partial(call, 1, second=2)) == 3
     assert seen == [(1, 2)] * 2
+
+
+def test_settings_can_switch_off_a_hedge_given_in_code_and_on_again(run: Async) -> None:
+    """``extra = 0``: each call is made alone, in its caller's own task; what it takes is still seen."""
+    policy = Hedge("reads", idempotent=True, delay=0.01, extra_load=1.0)
+    calls: list[int] = []
+
+    @policy
+    async def read() -> int:
+        calls.append(1)
+        await anyio.sleep(0.05)
+        return 1
+
+    policies.override({"hedge:reads": lambda options: replace(options, extra=0)})
+    run(read)
+    assert len(calls) == 1
+    assert policy.describe()["sent"] == 0
+    policies.override({})
+    run(read)
+    assert len(calls) == 3

@@ -93,7 +93,7 @@ class Attempts:
         self._key = said(request).get("key")
         if self._key is None and options.hash_header:
             self._key = request.headers.get(options.hash_header)
-        self._hedging = hedging and options.hedge is not None and self._replay and may_overlap(request)
+        self._hedging = hedging and options.hedges and self._replay and may_overlap(request)
         self._tried: list[Endpoint[InstanceState]] = []
         # Attempts that may have reached an instance, and those at an instance tried before. A first
         # attempt that never left costs budget alone: there may be many dead instances, and all of

@@ -31,7 +31,7 @@ class ClientOptions:
     :param hash_header: name of the request header whose value is the key of balancing by hash, where
         the caller gives none with ``extensions={"chassis": {"key": ...}}``; "" for none.
     :param hedge: when an attempt that is slow gets a second one beside it, at another instance. None
-        for never. In async clients only: a thread cannot be cancelled.
+        (or its ``extra`` 0) for never. In async clients only: a thread cannot be cancelled.
     :param server_name: the name an ``https`` instance must prove to have, and is asked for (SNI);
         ``{service}`` stands for the service's name, ``{host}`` for the instance's address.
     :param ca: file or folder of the certificates to trust; None for the system's trust store.
@@ -55,6 +55,11 @@ class ClientOptions:
     ca: str | None = None
     certificate: str | None = None
     key: str | None = None
+
+    @property
+    def hedges(self) -> bool:
+        """Whether anything is hedged."""
+        return self.hedge is not None and self.hedge.extra > 0
 
     def __post_init__(self) -> None:
         for field in (

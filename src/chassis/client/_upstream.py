@@ -125,7 +125,7 @@ class Upstream:
 
         :raises ConfigError: they shall.
         """
-        if self.options.hedge is not None:
+        if self.options.hedges:
             raise ConfigError(
                 f"calls to {self.service!r} are to be hedged, and a sync client cannot: "
                 "a thread cannot be cancelled",
@@ -165,7 +165,7 @@ class Upstream:
             "source": snapshot.source.value if snapshot is not None else None,
             "freshness": snapshot.freshness.value if snapshot is not None else None,
             "reason": reason.value if reason is not None else None,
-            "hedging": self.hedging.describe(monotonic()) if self.options.hedge is not None else None,
+            "hedging": self.hedging.describe(monotonic()) if self.options.hedges else None,
         }
 
     def reconfigure(self, options: ClientOptions) -> None:

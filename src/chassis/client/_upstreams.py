@@ -118,7 +118,7 @@ class ServiceUpstreams:
     def send_sync(self, service: str, request: Any) -> Any:
         """As :meth:`send`, in the calling thread, where nothing is hedged."""
         upstream = self.upstream(service)
-        if upstream.options.hedge is not None:
+        if upstream.options.hedges:
             upstream.not_hedged()
         return drive_sync(call_line(upstream, request, module_of(request), hedging=False))
 

@@ -46,7 +46,7 @@ class HedgeMachine:
         """Count a call that begins now.
 
         :returns: seconds after which a further one may be sent; None if it stays alone, as too few
-            calls were seen lately, or as the share of further calls is spent.
+            calls were seen lately, as the share of further calls is spent, or as there are to be none.
         """
         with self._lock:
             self._counts.record(now)
@@ -112,7 +112,7 @@ class HedgeMachine:
         counts = self._counts
         counts.expire(now)
         first = counts.total - counts.marked
-        return counts.marked + 1 <= self.options.extra_load * first
+        return self.options.extra > 0 and counts.marked + 1 <= self.options.extra_load * first
 
     def after_fork_in_child(self) -> None:
         """Another thread may have held the lock; the counts go on, per process."""

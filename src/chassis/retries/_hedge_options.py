@@ -14,7 +14,8 @@ class HedgeOptions:
     :param percentile: the fraction of calls that are quick enough to be left alone.
     :param minimum_calls: there is no estimate before the window holds this many calls.
     :param window: seconds of calls that estimate and load are taken from.
-    :param extra: further calls beside one, each after another ``delay``.
+    :param extra: further calls beside one, each after another ``delay``; 0 hedges nothing, so that
+        settings can switch off a hedge given in code.
     :param extra_load: further calls per call within the window, at most.
     :param grace: seconds that the caller waits, once there is an answer, for the calls that are
         cancelled; 0 leaves them at once.
@@ -35,6 +36,6 @@ class HedgeOptions:
         check_fraction("percentile", self.percentile)
         check_count("minimum_calls", self.minimum_calls)
         check_seconds("window", self.window)
-        check_count("extra", self.extra)
+        check_count("extra", self.extra, least=0)
         check_fraction("extra_load", self.extra_load)
         check_seconds("grace", self.grace, zero=True)
