@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import threading
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any
 
 import pytest
 import trio
 
+from chassis.breaker import BreakerState, CircuitBreaker
 from chassis.core.deadline import Deadline, current_deadline, deadline_scope
 from chassis.core.errors import ConfigError, DeadlineExceeded
+from chassis.core.outcomes import Outcome, classify_error
 from chassis.core.pipeline import Pipeline
-from chassis.limits import Timeout, timeout
+from chassis.limits import LoadShedder, Timeout, timeout
 
 
 def left() -> float:
@@ -525,3 +529,63 @@ def test_decorated_function_driven_outside_any_task_runs() -> None:
     loop.run_forever()
     loop.close()
     assert 29 < got[0] <= 30
+
+
+def run_under(event_loop: str, main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    return asyncio.run(main()) if event_loop == "asyncio" else trio.run(main)
+
+
+@pytest.mark.parametrize("decorated", [True, False])
+@pytest.mark.parametrize("event_loop", ["asyncio", "trio"])
+@pytest.mark.parametrize(
+    ("callers", "own", "judged"),
+    [
+        pytest.param(-1.0, 10.0, Outcome.IGNORED, id="nothing-was-begun"),
+        pytest.param(0.03, 10.0, Outcome.IGNORED, id="an-impatient-caller"),
+        pytest.param(0.03, 0.05, Outcome.FAILURE, id="more-than-half-of-its-time"),
+        pytest.param(10.0, 0.03, Outcome.FAILURE, id="all-of-its-time"),
+    ],
+)
+def test_what_a_timeout_ends_is_a_failure_only_if_the_callee_had_a_fair_chance(
+    callers: float, own: float, judged: Outcome, event_loop: str, decorated: bool
+) -> None:
+    """Else callers whose own time is nearly spent would open the breaker for all."""
+
+    async def hangs() -> None:
+        await (asyncio.sleep(10) if event_loop == "asyncio" else trio.sleep(10))
+
+    async def main() -> None:
+        guarded = timeout(own)
+        with deadline_scope(Deadline.after(callers)), pytest.raises(DeadlineExceeded) as caught:
+            await (guarded(hangs)() if decorated else guarded.run(hangs))
+        assert classify_error(None, caught.value) is judged
+
+    run_under(event_loop, main)
+
+
+def test_trap_50_a_deadline_that_had_passed_is_nothing_to_the_breaker_around() -> None:
+    """Plain functions, decorated or run, under a timeout or a load shedder: nothing was begun."""
+    breaker = CircuitBreaker("payments", consecutive_failures=1, register=False)
+    shedder = LoadShedder("in", register=False)
+
+    def work() -> None:
+        raise AssertionError("begun")
+
+    with deadline_scope(Deadline.after(-1)):
+        for inner in (timeout(1), shedder):
+            for call in (
+                breaker(inner(work)),
+                lambda inner=inner: breaker.run_sync(lambda: inner.run_sync(work)),
+            ):
+                with pytest.raises(DeadlineExceeded) as caught:
+                    call()
+                assert not caught.value.conclusive
+                assert breaker.state is BreakerState.CLOSED
+                assert breaker.describe()["calls"] == 0
+
+
+def test_whether_it_was_conclusive_survives_copies() -> None:
+    error = DeadlineExceeded("late", conclusive=False)
+    for each in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert (str(each), each.conclusive) == ("late", False)
+    assert DeadlineExceeded("late").conclusive

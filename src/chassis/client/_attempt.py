@@ -51,7 +51,8 @@ class Try(Attempt):
             told = told_deadline(deadline.remaining())
             if told is None:
                 raise DeadlineExceeded(
-                    f"the deadline had passed when {upstream.service!r} was about to be called"
+                    f"the deadline had passed when {upstream.service!r} was about to be called",
+                    conclusive=number > 1,
                 )
             endpoint = admitted.pick.endpoint
             self.span.set("server.address", endpoint.instance.host)

@@ -83,7 +83,9 @@ def call_line(upstream: Upstream, request: Any, http: HTTPModule, *, hedging: bo
             if callers_deadline is not None and callers_deadline.at < deadline.at:
                 deadline = callers_deadline
             if deadline.remaining() <= 0:
-                raise DeadlineExceeded(f"the deadline had passed before {upstream.service!r} was called")
+                raise DeadlineExceeded(
+                    f"the deadline had passed before {upstream.service!r} was called", conclusive=False
+                )
 
             # The bulkhead counts calls, not attempts: a queue must not multiply by retries.
             if upstream.bulkhead is not None:

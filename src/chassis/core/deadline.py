@@ -33,10 +33,13 @@ class Deadline:
         """Seconds left; negative once it has passed."""
         return self.at - monotonic()
 
-    def check(self) -> None:
-        """Raise :class:`DeadlineExceeded` if it has passed."""
+    def check(self, *, begun: bool = True) -> None:
+        """Raise :class:`DeadlineExceeded` if it has passed.
+
+        :param begun: False before anything was done: the error is then not ``conclusive``.
+        """
         if self.remaining() <= 0:
-            raise DeadlineExceeded(PASSED)
+            raise DeadlineExceeded(PASSED, conclusive=begun)
 
 
 PASSED = "the deadline of this call has passed"

@@ -9,7 +9,7 @@ Names say what the caller can do::
     │   ├── RateLimited     as many calls as allowed were made lately
     │   ├── Overloaded      this process sheds load to serve the rest in time
     │   └── NoInstance      discovery knows no instance of the service (``reason`` says why)
-    ├── DeadlineExceeded    the whole call's time is spent; it may have been sent
+    ├── DeadlineExceeded    the whole call's time is spent; it may have been sent (``conclusive``)
     ├── ConfigError         a setting is unknown, ill-typed or impossible (also a ValueError)
     └── DiscoveryError      a registry answered something that cannot be used
 
@@ -154,7 +154,17 @@ class DeadlineExceeded(ChassisError, TimeoutError):
     """The deadline of the whole call passed.
 
     It may come in the middle of a call, so it does not tell whether the work was done.
+
+    :param message: what was not done in time.
+    :param conclusive: whether it says something of what was called. False if nothing was begun, as the
+        time was spent already; or if the caller's deadline left it less than half of the time it is
+        given as a rule. Then :func:`~chassis.core.outcomes.classify_error` ignores it, or impatient
+        callers would open the breaker for all.
     """
+
+    def __init__(self, *args: object, conclusive: bool = True) -> None:
+        super().__init__(*args)
+        self.conclusive = conclusive
 
 
 class ConfigError(ChassisError, ValueError):

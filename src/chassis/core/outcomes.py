@@ -6,7 +6,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, TypeAlias
 
-from chassis.core.errors import Rejected
+from chassis.core.errors import DeadlineExceeded, Rejected
 
 
 class Outcome(Enum):
@@ -25,11 +25,12 @@ Classifier: TypeAlias = Callable[[Any, BaseException | None], Outcome]
 
 
 def classify_error(result: Any, error: BaseException | None) -> Outcome:
-    """The default classifier: results are successes, errors are failures, with two exceptions.
+    """The default classifier: results are successes, errors are failures, with three exceptions.
 
-    A :class:`~chassis.core.errors.Rejected` never reached the dependency, and what is not an
-    ``Exception`` (cancellation, KeyboardInterrupt, GeneratorExit) is the caller's own will; both
-    are :attr:`Outcome.IGNORED`. An exception group is judged by its members: a failure if any
+    A :class:`~chassis.core.errors.Rejected` never reached the dependency; a
+    :class:`~chassis.core.errors.DeadlineExceeded` that is not ``conclusive`` left it no fair chance; and
+    what is not an ``Exception`` (cancellation, KeyboardInterrupt, GeneratorExit) is the caller's own
+    will. All are :attr:`Outcome.IGNORED`. An exception group is judged by its members: a failure if any
     member is one, else ignored.
     """
     if error is None:
@@ -39,5 +40,7 @@ def classify_error(result: Any, error: BaseException | None) -> Outcome:
             return Outcome.FAILURE
         return Outcome.IGNORED
     if isinstance(error, Rejected) or not isinstance(error, Exception):
+        return Outcome.IGNORED
+    if isinstance(error, DeadlineExceeded) and not error.conclusive:
         return Outcome.IGNORED
     return Outcome.FAILURE

@@ -121,7 +121,7 @@ class LoadShedder(Admission):
         """
         left = remaining()
         if left is not None and left <= 0:
-            raise DeadlineExceeded(PASSED)
+            raise DeadlineExceeded(PASSED, conclusive=False)
         now = self._clock()
         machine = self._machine
         with self._lock:

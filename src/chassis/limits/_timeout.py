@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_FAIR_SHARE = 0.5
+"""Who had less than this part of its time, as the caller's deadline came sooner, was given no fair chance."""
+
 
 class Timeout(Policy):
     """Gives a block or function ``seconds``, and tells everything below how much is left.
@@ -36,7 +39,8 @@ class Timeout(Policy):
     :param seconds: above 0.
     :raises ConfigError: ``seconds`` is no duration.
     :raises DeadlineExceeded: on entering (but for ``with``) if an outer deadline has passed
-        already; on leaving if the block was cancelled.
+        already; on leaving if the block was cancelled. It is not ``conclusive`` on entering, and where
+        an outer deadline left less than half of ``seconds``: a breaker around it then counts nothing.
     """
 
     role = Role.TIMEOUT
@@ -53,7 +57,7 @@ class Timeout(Policy):
 
     def run_sync(self, operation: Callable[[], T]) -> T:
         with _Use(self) as deadline:
-            deadline.check()
+            deadline.check(begun=False)
             return operation()
 
     def guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,7 +71,7 @@ class Timeout(Policy):
             outer = held()
             if outer is not None and outer < at:
                 if outer <= now:
-                    raise DeadlineExceeded(PASSED)
+                    raise DeadlineExceeded(PASSED, conclusive=False)
                 at = outer
             token = hold(at)
             try:
@@ -135,13 +139,14 @@ class Timeout(Policy):
 class _Use:
     """One use of a timeout: what a local of the call would hold, if a with statement had one."""
 
-    __slots__ = ("_anyio", "_asyncio", "_outer", "_scopes", "_timeout")
+    __slots__ = ("_anyio", "_asyncio", "_conclusive", "_outer", "_scopes", "_timeout")
 
     def __init__(self, timeout: Timeout) -> None:
         self._timeout = timeout
         self._scopes = [deadline_scope(Deadline.after(timeout.seconds))]
         self._asyncio: asyncio.Timeout | None = None
         self._anyio: anyio.CancelScope | None = None
+        self._conclusive = True
         self._outer: _Use | None = None
 
     def push(self) -> None:
@@ -181,7 +186,7 @@ class _Use:
     async def __aenter__(self) -> Deadline:
         deadline = self.__enter__()
         try:
-            deadline.check()
+            deadline.check(begun=False)
             await self._cancel_at(deadline)
         except BaseException:
             self.__exit__(None, None, None)
@@ -199,26 +204,29 @@ class _Use:
             except TimeoutError as expired:
                 # It raises for its own expiry only: what the block raised, or a cancellation from
                 # outside, goes on as it came.
-                raise DeadlineExceeded(message) from expired
+                raise DeadlineExceeded(message, conclusive=self._conclusive) from expired
         elif self._anyio is not None:
             self._anyio.__exit__(kind, error, traceback)
             if self._anyio.cancelled_caught:
-                raise DeadlineExceeded(message) from error
+                raise DeadlineExceeded(message, conclusive=self._conclusive) from error
 
     async def _cancel_at(self, deadline: Deadline) -> None:
         """Cancel the running task at ``deadline``, by the means of whatever runs it."""
         import asyncio
+
+        left = deadline.remaining()
+        self._conclusive = left >= self._timeout.seconds * _FAIR_SHARE
 
         try:
             running = asyncio.current_task()
         except RuntimeError:
             running = None
         if running is not None:
-            self._asyncio = await asyncio.timeout(deadline.remaining()).__aenter__()
+            self._asyncio = await asyncio.timeout(left).__aenter__()
         else:
             import anyio
 
-            at = anyio.current_time() + deadline.remaining()
+            at = anyio.current_time() + left
             self._anyio = anyio.CancelScope(deadline=at).__enter__()
 
 
