@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -167,7 +168,8 @@ async def test_beyond_the_limit_services_are_asked_once_a_second_of_the_agents_c
         await eventually(lambda: agent.blocked == 4, what="the blocking queries allowed")
         begun = len(server.asked)
         modes = sorted(each.described["mode"] for each in watching)
-        assert modes == ["blocking"] * 4 + ["cached"] * 2
+        # Two of the four ring when anything changes, for those that are not watched.
+        assert modes == ["blocking"] * 2 + ["cached"] * 4
         agent.set(entry("a"), entry("b"))
         for each in watching:
             await each.until_ids("a", "b")
@@ -182,16 +184,58 @@ async def test_beyond_the_limit_services_are_asked_once_a_second_of_the_agents_c
 async def test_a_polled_service_is_watched_when_a_place_comes_free(watch: Watch) -> None:
     agent = Agent(entry("a"))
     with ScriptedAgent(agent) as server:
-        first = watch(server.url, "first", max_watches=1, idle=0, wait=0.8)
+        first = watch(server.url, "first", max_watches=3, idle=0, wait=0.8)
         await first.until_ids("a")
-        second = watch(server.url, "second", max_watches=1)
+        second = watch(server.url, "second", max_watches=3, wait=2.0)
         await second.until_ids("a")
         assert second.described["mode"] == "cached"
         first.subscription.close()
         await eventually(lambda: second.described["mode"] == "blocking", what="the place to be taken")
         agent.set(entry("b"))
         await second.until_ids("b")
-        assert agent.most_blocked == 1
+        assert agent.most_blocked == 3
+
+
+def rings(asked: Asked) -> bool:
+    return asked.path in ("/v1/health/state/any", "/v1/catalog/services")
+
+
+@pytest.mark.integration  # it takes seconds
+async def test_while_nothing_changes_a_polled_service_is_not_asked_and_then_at_once(watch: Watch) -> None:
+    agent = Agent(entry("a"))
+    agent.patience = 10.0
+    with ScriptedAgent(agent) as server:
+        watching = watch(server.url, max_watches=2)
+        await watching.until_ids("a")
+        await eventually(lambda: agent.blocked == 2, what="both of those that ring")
+        # What may have changed before they were there is asked for once more.
+        await asyncio.sleep(2.6)
+        asked = [each for each in server.asked if not rings(each)]
+        await asyncio.sleep(1.2)
+        assert [each for each in server.asked if not rings(each)] == asked
+        begun = time.monotonic()
+        agent.set(entry("b"))
+        await watching.until_ids("b")
+        assert watching.heard[-1][0] - begun < 0.5
+        assert agent.most_blocked == 2
+
+
+@pytest.mark.integration  # it takes seconds
+@pytest.mark.parametrize("broken", ["/v1/health/state/any", "/v1/catalog/services"])
+async def test_where_nothing_can_ring_a_polled_service_is_asked_once_a_second(
+    watch: Watch, broken: str
+) -> None:
+    agent = Agent(entry("a"))
+
+    def script(asked: Asked) -> Answer:
+        return Answer("Permission denied", 403) if asked.path == broken else agent(asked)
+
+    with ScriptedAgent(script) as server:
+        watching = watch(server.url, max_watches=2)
+        await watching.until_ids("a")
+        await asyncio.sleep(3.5)
+        polls = [each for each in server.asked if not rings(each)]
+        assert 3 <= len(polls) <= 5
 
 
 @pytest.mark.integration  # polling takes seconds
@@ -265,7 +309,7 @@ async def test_case_42_five_hundred_services_are_known_with_fifty_queries(
         ]
         await eventually(lambda: len(heard) == 500 and all(each.instances for each in heard.values()), 30)
         modes = [each["mode"] for each in watching.discovery.describe().values()]
-        assert (modes.count("blocking"), modes.count("cached")) == (50, 450)
+        assert (modes.count("blocking"), modes.count("cached")) == (48, 452)
         # Of those that are asked once a second, too, a change is told.
         last = next(name for name, told in watching.discovery.describe().items() if told["mode"] == "cached")
         await api.deregister_service(last)

@@ -112,7 +112,7 @@ class SnapshotFileUnusable(Event):
 class WatchLimitNear(Event):
     """Most of the blocking queries allowed at the registry ``subject`` are open.
 
-    Services beyond the limit are asked once a second instead.
+    Services beyond the limit are asked when something changes, at most once a second.
 
     :param open: how many are.
     :param limit: how many may be.
@@ -128,7 +128,7 @@ class WatchLimitNear(Event):
 class RegistryCrowded(Event):
     """The registry ``subject`` refuses this client further connections.
 
-    Fewer blocking queries are held open for a while; the services they watched are asked once a second.
+    Fewer blocking queries are held open for a while; the services they watched are asked without holding any.
 
     :param limit: how many remain.
     """

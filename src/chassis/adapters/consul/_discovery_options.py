@@ -26,8 +26,8 @@ class ConsulDiscoveryOptions:
         comes as an ordinary change; the agents of a server that came back blank need up to 90 s.
     :param expire_after: seconds after which what is stale counts as expired. It is used even so, and
         told of; None for never.
-    :param max_watches: how many blocking queries this process may hold open; services beyond that are
-        asked once a second, of the agent's cache. An agent grants one client 200 connections.
+    :param max_watches: how many blocking queries this process may hold open; two of them tell
+        when to ask the agent's cache for the services beyond. An agent grants one client 200 connections.
     :param idle: seconds a service is watched on when nobody listens to it any more.
     :param snapshot_dir: folder in which the instances are kept, for a start while Consul does not
         answer; "" for none.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from chassis.adapters.consul._api import ConsulAPI
+from chassis.adapters.consul._bell import Bell
 from chassis.adapters.consul._errors import ConsulError, ConsulUnreachable
 from chassis.adapters.consul._options import ConsulOptions
 from chassis.adapters.consul._protocol import ConsulAnswer
@@ -97,6 +98,7 @@ class SharedWatch:
         self._trouble: Told | None = None
         self._slot = False
         self._waiting = False
+        self._hearing = False
         self._cached = True
         self._poll_at = 0.0
         self._explained: tuple[float, Reason] | None = None
@@ -125,6 +127,9 @@ class SharedWatch:
     def _end(self) -> None:
         self._task.cancel()
         self._give_back()
+        if self._hearing:
+            self._hearing = False
+            self._agent.bell.release()
         self._agent.ended(self._query, self)
 
     async def _run(self) -> None:
@@ -142,7 +147,7 @@ class SharedWatch:
 
     async def _ask(self, index: int | None) -> ConsulAnswer[Entries]:
         if not self._may_block():
-            return await self._poll()
+            return await self._poll(index)
         self.mode = "blocking"
         asked_at = monotonic()
         try:
@@ -153,7 +158,7 @@ class SharedWatch:
             self._give_back()
             self._churn.delay(monotonic())
             try:
-                answer = await self._poll()
+                answer = await self._poll(None)
             except ConsulError as other:
                 if isinstance(other, ConsulUnreachable) and not other.dropped:
                     # It is not there any more: that is why it dropped the query.
@@ -178,9 +183,11 @@ class SharedWatch:
             if not self._followers:
                 self._end()
 
-    async def _poll(self) -> ConsulAnswer[Entries]:
+    async def _poll(self, index: int | None) -> ConsulAnswer[Entries]:
         """Ask without waiting for a change; the agent's cache answers where it has one."""
         await asyncio.sleep(max(0.0, self._poll_at - monotonic()))
+        if self._hear() and index is not None:
+            await self._agent.bell.quiet(min((each.wait for each in self._followers), default=1.0))
         # Many watches that begin together need not go on asking together.
         self._poll_at = monotonic() + _POLL_EVERY * random.uniform(1.0, 1.2)
         async with self._agent.polling:
@@ -201,15 +208,34 @@ class SharedWatch:
             query.service, datacenter=query.datacenter, filter=query.filter, stale=query.stale, **how
         )
 
+    def _hear(self) -> bool:
+        """Whether the bell may be relied on; it rings for the agent's own datacenter."""
+        if not self._hearing and not self._query.datacenter and self._wanted() >= 0:
+            self._hearing = True
+            self._agent.bell.use()
+        return self._hearing
+
+    def _allowed(self) -> int:
+        """How many blocking queries may be open."""
+        return max((each.limit for each in self._followers), default=0)
+
+    def _wanted(self) -> int:
+        """How many of them watches may take: until the bell has its own, these are left free for it."""
+        return self._allowed() - (0 if self._agent.bell.listening else Bell.QUERIES)
+
     def _may_block(self) -> bool:
-        limit = max((each.limit for each in self._followers), default=0)
+        limit = self._wanted()
         now = monotonic()
         if self._slot and not self._slots.keeps(limit, now=now):
             self._give_back()
         if not self._slot:
             self._slot = self._slots.take(limit, now=now)
-            if self._slots.near(limit):
-                events.emit(WatchLimitNear(subject=repr(self._api), open=self._slots.open, limit=limit))
+            allowed = self._allowed()
+            if allowed and self._slots.near(allowed):
+                events.emit(WatchLimitNear(subject=repr(self._api), open=self._slots.open, limit=allowed))
+        if self._slot and self._hearing:
+            self._hearing = False
+            self._agent.bell.release()
         return self._slot
 
     def _give_back(self) -> None:
@@ -275,6 +301,7 @@ class SharedAgent:
     def __init__(self, options: ConsulOptions) -> None:
         self.api = ConsulAPI(options)
         self.slots = QuerySlots()
+        self.bell = Bell(self.api, self.slots)
         self.polling = asyncio.Semaphore(_POLLS_AT_ONCE)
         self.watches: dict[ServiceQuery, SharedWatch] = {}
         self._closing: asyncio.Task[None] | None = None
