@@ -622,3 +622,24 @@ def test_core_needs_no_event_loop() -> None:
     """Importing core loads no asyncio: scripts and WSGI workers do not pay for a loop."""
     code = "import sys, chassis.core; sys.exit('asyncio' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("members", "outcome"),
+    [
+        ([asyncio.CancelledError(), KeyboardInterrupt()], Outcome.IGNORED),
+        ([asyncio.CancelledError(), ExceptionGroup("", [ValueError()])], Outcome.FAILURE),
+    ],
+    ids=["only-cancellations", "an-error-among-them"],
+)
+def test_trap_11_a_group_of_cancellations_is_ignored_whatever_the_classifier(
+    members: list[BaseException], outcome: Outcome
+) -> None:
+    gate = Gate(classify=lambda result, error: FAILURE if error else SUCCESS)
+
+    def fails() -> None:
+        raise BaseExceptionGroup("tasks", members)
+
+    with pytest.raises(BaseExceptionGroup):
+        gate.run_sync(fails)
+    assert gate.outcomes == [outcome]

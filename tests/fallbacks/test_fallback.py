@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import sys
 import threading
@@ -353,3 +354,23 @@ def test_value_that_cannot_be_copied_is_refused_when_given() -> None:
     """It says what to give instead."""
     with pytest.raises(ConfigError, match="give a function"):
         fallback(threading.Lock(), on=OSError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+def test_trap_58_a_frozen_error_of_the_fallback_is_chained_too() -> None:
+    """A frozen dataclass refuses to be written to; it has its cause and reaches the caller."""
+
+    def replacement() -> None:
+        raise Frozen(4)
+
+    @fallback(replacement, on=ValueError)
+    def fails() -> None:
+        raise ValueError("first")
+
+    with pytest.raises(Frozen) as caught:
+        fails()
+    assert isinstance(caught.value.__cause__, ValueError)

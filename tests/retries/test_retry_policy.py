@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import gc
 import subprocess
@@ -765,3 +766,28 @@ def test_keywords_change_single_options(make: Any) -> None:
         options=RetryOptions(retries=7, wait_max=9.0), retries=1, wait_base=1.0, retry_after_max=5.0
     )
     assert policy.options == RetryOptions(retries=1, wait_base=1.0, wait_max=9.0, retry_after_max=5.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+class NoTimeTold(Exception):
+    @property
+    def retry_after(self) -> float:
+        raise RuntimeError("no answer, no header")
+
+
+@pytest.mark.parametrize("error", [Frozen(3), NoTimeTold("down")], ids=["frozen", "its-property-raises"])
+def test_trap_45_errors_that_resist_reach_the_caller_all_the_same(error: Exception) -> None:
+    """A frozen dataclass refuses to be written to, and a property may raise: the error is the caller's."""
+
+    @retry(on=type(error), wait_base=0)
+    def fails() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        fails()
+    assert caught.value is error
+    assert len(error.__notes__) == 1

@@ -188,7 +188,7 @@ class Admission(Policy):
         mind, which says nothing of the callee. A classifier that raises makes a FAILURE of its
         own error, so that the permit is not lost and the mistake is seen.
         """
-        if error is not None and not isinstance(error, (Exception, BaseExceptionGroup)):
+        if error is not None and not _has_exception(error):
             permit.settle(Outcome.IGNORED, error)
             return
         try:
@@ -236,6 +236,13 @@ class Admission(Policy):
         self.answered(permit)
         stream.permits.append((self, permit))
         return stream
+
+
+def _has_exception(error: BaseException) -> bool:
+    """Whether ``error`` is an ``Exception``, or a group with one in it: trio groups its cancellations."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(Exception) is not None
+    return isinstance(error, Exception)
 
 
 _SUCCESS = Outcome.SUCCESS  # slow to find in Python 3.11

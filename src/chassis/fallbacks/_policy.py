@@ -220,7 +220,8 @@ class Fallback(Policy):
         with self._lock:
             self._failed += 1
         if own is not error and own.__cause__ is None:
-            own.__cause__ = error
+            # Not by the error's own __setattr__: frozen dataclasses are raised too.
+            BaseException.__setattr__(own, "__cause__", error)
 
     def after_fork_in_child(self) -> None:
         """Another thread may have held the lock; the counts go on, per process."""

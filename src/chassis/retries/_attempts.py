@@ -110,18 +110,21 @@ class Attempts:
             if self.pause is not None:
                 # Should the callee raise the very same object again, its traceback does not grow
                 # with each attempt.
-                error.__traceback__ = None
+                error.with_traceback(None)
 
     def _write_note(self) -> None:
         error = self.error
         if error is None:
             return
-        error.__traceback__ = self._traceback
+        error.with_traceback(self._traceback)
         if self.made > 1 or self.reason not in {None, NO_ATTEMPTS_LEFT}:
             # An object that is raised again and again carries one note, not one per call.
             notes = [each for each in getattr(error, "__notes__", ()) if not each.startswith(_NOTE)]
             ending = "" if self.reason is None else f" ({self.reason})"
-            error.__notes__ = [*notes, f"{_NOTE}: {'; '.join(self._story)}{ending}"]
+            # Not by the error's own __setattr__: frozen dataclasses are raised too.
+            BaseException.__setattr__(
+                error, "__notes__", [*notes, f"{_NOTE}: {'; '.join(self._story)}{ending}"]
+            )
 
     def _tell_tenacity(self, result: Any, error: Exception | None, now: float) -> RetryCallState:
         from tenacity import RetryCallState, Retrying
@@ -142,7 +145,10 @@ class Attempts:
 
 
 def _told_to_wait(error: Exception | None) -> float | None:
-    told = getattr(error, "retry_after", None)
+    try:
+        told = getattr(error, "retry_after", None)
+    except Exception:  # noqa: BLE001 - the property's own error; the caller gets the one it is of
+        return None
     if isinstance(told, bool) or not isinstance(told, int | float) or not 0 <= told < math.inf:
         return None
     return float(min(told, _FOREVER))
