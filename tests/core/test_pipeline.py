@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from chassis.core import (
+    ConfigError,
     Event,
     EventBus,
     Operation,
@@ -265,3 +266,10 @@ def test_a_stream_goes_through_the_composed_begin() -> None:
     whole = Pipeline(Noting("a", notes), Noting("b", notes))
     stream = whole.begin(lambda: Stream.start(lambda: (each for each in (1, 2))))
     assert (notes, list(stream)) == (["+a", "+b", "-b", "-a"], [1, 2])
+
+
+@pytest.mark.parametrize("wrong", [Noting, len, None], ids=repr)
+def test_trap_60_what_is_no_policy_is_refused(wrong: Any) -> None:
+    """A class that was not called, a function, nothing: said when the pipeline is made."""
+    with pytest.raises(ConfigError, match=r"policies: .* is no policy; give policies"):
+        Pipeline(wrong)

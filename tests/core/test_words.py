@@ -9,7 +9,9 @@ import math
 import pickle
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -264,3 +266,27 @@ def test_two_live_policies_of_one_name_are_refused_and_a_dead_one_is_forgotten()
     second = Knob("a")
     registry.register(second)
     assert registry.get("knob:a") is second
+
+
+def test_policies_are_listed_while_others_register() -> None:
+    """``/health`` asks in one thread while another one makes breakers."""
+    registry = PolicyRegistry()
+    knobs = [Knob(f"k{number}") for number in range(2_000)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        thread = threading.Thread(target=lambda: [registry.register(each) for each in knobs])
+        thread.start()
+        while thread.is_alive():
+            registry.items()
+        thread.join(10)
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(registry.items()) == len(knobs)
+
+
+@pytest.mark.parametrize("name", [len, "", None])
+def test_trap_60_what_is_no_name_is_refused(name: Any) -> None:
+    """As when a policy that wants a name is written as a bare decorator."""
+    with pytest.raises(ConfigError, match="is not a name"):
+        PolicyRegistry().register(Knob(name))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from chassis.core.clock import monotonic
+from chassis.core.forks import tell_after_fork
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 
@@ -63,6 +64,7 @@ class EventBus:
         self.listening = False
         """Whether anybody listens: refusal events need not be built otherwise."""
         self.listener_errors = 0
+        tell_after_fork(self)
 
     def emit(self, event: Event) -> None:
         """Tell all listeners, or keep the event if there are none and it is a transition."""
@@ -103,6 +105,10 @@ class EventBus:
                 self.listening = bool(self._listeners)
 
         return unsubscribe
+
+    def after_fork_in_child(self) -> None:
+        """Another thread may have held the lock."""
+        self._lock = threading.Lock()
 
 
 events = EventBus()

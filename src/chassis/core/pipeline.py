@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+from chassis.core.errors import ConfigError
 from chassis.core.events import Event, EventBus, Level, events
 from chassis.core.policies import Operation, Policy, Role, Stream
 
@@ -56,9 +57,17 @@ class Pipeline(Policy):
     :param policies: in the order a call meets them.
     :param name: the subject of its events.
     :param bus: where its events go.
+    :raises ConfigError: one of them is no policy.
     """
 
     def __init__(self, *policies: Policy, name: str = "pipeline", bus: EventBus = events) -> None:
+        for each in policies:
+            if not isinstance(each, Policy):
+                raise ConfigError(
+                    f"{each!r} is no policy",
+                    setting="policies",
+                    remedy="give policies, made: Retry(), not Retry",
+                )
         self.name = name
         self.policies = policies
         self._compose()

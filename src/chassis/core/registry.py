@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from chassis.core.errors import ConfigError
+from chassis.core.forks import tell_after_fork
 
 
 class NamedPolicy(Protocol):
@@ -42,13 +43,21 @@ class PolicyRegistry:
         self._lock = threading.RLock()
         self._policies: weakref.WeakValueDictionary[str, NamedPolicy] = weakref.WeakValueDictionary()
         self._overrides: dict[str, Callable[[Any], Any]] = {}
+        tell_after_fork(self)
 
     def register(self, policy: NamedPolicy) -> str:
         """Make ``policy`` known, and apply the override waiting for it.
 
         :returns: its key, ``kind:name``.
-        :raises ConfigError: another live policy has this kind and name.
+        :raises ConfigError: another live policy has this kind and name, or the name is none.
         """
+        name: object = policy.name  # a function, where a policy that wants a name is a bare decorator
+        if not isinstance(name, str) or not name:
+            raise ConfigError(
+                f"{name!r} is not a name",
+                setting="name",
+                remedy=f'write {type(policy).__name__}("payments", ...), as a decorator too',
+            )
         key = f"{policy.kind}:{policy.name}"
         with self._lock:
             other = self._policies.get(key)
@@ -70,7 +79,8 @@ class PolicyRegistry:
 
     def items(self) -> list[tuple[str, NamedPolicy]]:
         """All live policies by key, sorted."""
-        return sorted(self._policies.items(), key=lambda item: item[0])
+        with self._lock:  # others may register meanwhile, and a dictionary that grows cannot be gone through
+            return sorted(self._policies.items(), key=lambda item: item[0])
 
     def describe(self) -> dict[str, Mapping[str, Any]]:
         """What every live policy tells of itself, by key."""
@@ -109,6 +119,10 @@ class PolicyRegistry:
                 self.override(overrides)
                 self._policies.clear()
                 self._policies.update(known)
+
+    def after_fork_in_child(self) -> None:
+        """Another thread may have held the lock."""
+        self._lock = threading.RLock()
 
 
 policies = PolicyRegistry()
