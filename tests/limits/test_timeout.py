@@ -589,3 +589,18 @@ def test_whether_it_was_conclusive_survives_copies() -> None:
     for each in (copy.copy(error), pickle.loads(pickle.dumps(error))):
         assert (str(each), each.conclusive) == ("late", False)
     assert DeadlineExceeded("late").conclusive
+
+
+@pytest.mark.asyncio
+async def test_the_time_runs_from_the_call_not_from_its_first_wait() -> None:
+    """A function that works long before it waits has only the rest of its time for the wait."""
+
+    @timeout(0.3)
+    async def works_then_waits() -> None:
+        time.sleep(0.25)
+        await asyncio.sleep(10)
+
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        await works_then_waits()
+    assert 0.3 <= time.monotonic() - began < 0.5

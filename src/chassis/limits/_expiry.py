@@ -21,15 +21,14 @@ def under_asyncio() -> bool:
 
 
 class Expiries:
-    """Cancels coroutines that are not done within ``seconds``, in any number of event loops.
+    """Cancels coroutines that are not done in the time that all of them have, in any number of event loops.
 
     :param message: what a :class:`DeadlineExceeded` says then.
     """
 
-    __slots__ = ("_by_loop", "_message", "_numbers", "_seconds")
+    __slots__ = ("_by_loop", "_message", "_numbers")
 
-    def __init__(self, seconds: float, message: str) -> None:
-        self._seconds = seconds
+    def __init__(self, message: str) -> None:
         self._message = message
         self._numbers = itertools.count()
         self._by_loop: dict[asyncio.AbstractEventLoop, _Expiry] = {}
@@ -61,7 +60,7 @@ class Expiries:
         return result
 
     def _add(self, loop: asyncio.AbstractEventLoop) -> _Expiry:
-        found = _Expiry(loop, self._seconds)
+        found = _Expiry(loop)
         # Replaced, never changed: loops of other threads read it meanwhile.
         kept = {each: expiry for each, expiry in self._by_loop.items() if not each.is_closed()}
         self._by_loop = {**kept, loop: found}
@@ -75,11 +74,10 @@ class _Expiry:
     it alone. A timer that finds nothing to do is not set again.
     """
 
-    __slots__ = ("_loop", "_running", "_seconds", "_timed")
+    __slots__ = ("_loop", "_running", "_timed")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._seconds = seconds
         self._running: dict[int, tuple[float, asyncio.Task[Any]]] = {}
         self._timed = False
 
@@ -88,7 +86,8 @@ class _Expiry:
         self._running[number] = (at, task)
         if not self._timed:
             self._timed = True
-            self._loop.call_later(self._seconds, self._look)
+            # From ``at``, as the step up to its first wait may have taken part of the time.
+            self._loop.call_later(at - monotonic(), self._look)
 
     def end(self, number: int) -> bool:
         """Whether it ended in time; else its task has been cancelled."""

@@ -89,7 +89,7 @@ class Timeout(Policy):
         from chassis.limits._expiry import Expiries, under_asyncio
 
         general = super().guard_async(function)
-        expiries = Expiries(self.seconds, self._not_in_time)
+        expiries = Expiries(self._not_in_time)
         seconds, modules = self.seconds, sys.modules
         hold, leave, held = deadline_at.set, deadline_at.reset, deadline_at.get
 
