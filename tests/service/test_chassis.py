@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from pydantic import BaseModel
 
@@ -122,6 +123,24 @@ async def test_policies_follow_the_file_while_the_service_runs(tmp_path: Path) -
         await eventually(lambda: "config.rejected" in seen, 5, "the rejection")
         stop()
         assert breaker.options.failure_rate == 0.3
+
+
+@pytest.mark.asyncio
+async def test_the_clients_policies_hold_for_a_program_that_was_not_started(tmp_path: Path) -> None:
+    """A script that makes a client and calls: its addresses are read, and so is what is said of its calls."""
+    file = tmp_path / "script.toml"
+    file.write_text(
+        '[chassis.services]\ncatalog = "http://127.0.0.1:1"\n'
+        '[chassis.policies."client:catalog"]\nretries = 0\n'
+        '[chassis.policies."client:catalog/balancing"]\npolicy = "ordered"\n'
+    )
+    chassis = Chassis("script", file=file, environment={})
+    async with chassis.client("catalog") as catalog:
+        with pytest.raises(httpx2.ConnectError):
+            await catalog.get("/")
+    upstream = chassis.upstreams.upstream("catalog")  # type: ignore[attr-defined]  # the shipped Upstreams
+    assert upstream.options.retries == 0
+    assert chassis.describe()["policies"]["client:catalog/balancing"]["policy"] == "ordered"
 
 
 @pytest.mark.asyncio

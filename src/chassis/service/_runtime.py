@@ -101,7 +101,7 @@ class Runtime:
         self.registry = PolicyRegistry()
         """The policies of this object's own clients; decorated ones are in the process-wide registry."""
         self.upstreams = ServiceUpstreams(
-            self._discover, zone=lambda: self.options.registration.zone, registry=self.registry
+            self._discover_for_calls, zone=lambda: self.options.registration.zone, registry=self.registry
         )
         self.ready_listeners: list[Callable[[str, Address], None]] = []
         self.configuration = Configuration(
@@ -215,6 +215,16 @@ class Runtime:
             sources.append(DNSDiscovery(options.dns))
             self._discovery = CompositeDiscovery(sources)
         return self._discovery
+
+    def _discover_for_calls(self) -> Discovery:
+        """Where services are, when a client first asks.
+
+        A program that makes calls without having been started has read its settings by now as far as
+        that goes without waiting; what they say of its clients holds for it too.
+        """
+        if not self._started:
+            self.registry.override(self._own_overrides())
+        return self._discover()
 
     def _consul_options(self, options: ChassisOptions) -> dict[str, ConsulDiscoveryOptions]:
         """How Consul is asked for the services that have settings of their own."""
@@ -402,13 +412,17 @@ class Runtime:
     def _override_policies(self) -> None:
         """Lay the ``policies`` table over the options given in code."""
         overrides = self._overrides(self.options)
-        own = {key: each for key, each in overrides.items() if key.startswith("client:")}
+        own = self._own_overrides()
         others = {key: each for key, each in overrides.items() if key not in own}
         unknown = self.registry.override(own) | policies.override(others)
         for key in sorted(unknown - self._told_unknown):
             # It may be a misspelling, or the name of one that registers when its module is imported.
             events.emit(PolicyUnknown(subject=key))
         self._told_unknown |= unknown
+
+    def _own_overrides(self) -> dict[str, Callable[[Any], Any]]:
+        overrides = self._overrides(self.options)
+        return {key: each for key, each in overrides.items() if key.startswith("client:")}
 
     def _overrides(self, options: ChassisOptions) -> dict[str, Callable[[Any], Any]]:
         return {
