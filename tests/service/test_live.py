@@ -94,7 +94,9 @@ def test_a_secret_rotated_in_the_store_is_seen(serve: Any, bao_server: BaoServer
 
 
 @pytest.mark.integration  # for its time
-def test_case_15_a_registry_that_is_down_delays_no_start_and_is_registered_with_when_it_comes(serve: Any) -> None:
+def test_case_15_a_registry_that_is_down_delays_no_start_and_is_registered_with_when_it_comes(
+    serve: Any,
+) -> None:
     """It is retried in the background, and /health shows it."""
     from tests.support.ports import free_port
 
