@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -117,3 +119,25 @@ def test_one_service_is_called_from_several_loops_and_threads_at_once(serve: Ser
         client.close()
         assert sum(len(server.received) for server in servers) == 60
         assert one.in_flight() == 0
+
+
+@pytest.mark.parametrize("module", ["httpx2", "httpx"])
+def test_connections_of_loops_that_are_closed_are_let_go(serve: Serve, module: str) -> None:
+    """A command that runs one loop after the other would run out of file descriptors."""
+    server = serve()
+    with warnings.catch_warnings():
+        # Nobody can close them any more, their loop being gone: that is what is warned of.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            with Caller("sync", module, catalog(server)) as caller:  # type: ignore[arg-type]  # by parameter
+
+                async def call() -> None:
+                    client = async_client(caller.upstreams, "catalog", http=module)  # type: ignore[arg-type]  # as above
+                    assert (await client.get("/")).status_code == 200
+
+                for _ in range(8):
+                    asyncio.run(call())
+                gc.collect()
+                wait_until(lambda: server.open_connections <= 1, what="connections to be closed", timeout=2)
+        finally:
+            gc.collect()

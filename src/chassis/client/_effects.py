@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
@@ -113,29 +113,36 @@ async def _finish_even_if_cancelled(sending: Any) -> Any:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         if not task.cancelled():
-            _drop(task)
+            _in_background(_close_answer(task))
         raise
     finally:
         # An error's traceback holds this frame, and the task holds the error.
         del task
 
 
-_dropping: set[asyncio.Future[None]] = set()
+_closing: set[asyncio.Task[None]] = set()
 """Strong references: the loop keeps only weak ones to its tasks."""
 
 
-def _drop(task: asyncio.Future[Any]) -> asyncio.Future[None]:
-    """Close the answer of ``task`` when it comes, as nobody waits for it any more."""
-    closing = asyncio.ensure_future(_close_answer(task))
-    _dropping.add(closing)
-    closing.add_done_callback(_dropping.discard)
-    return closing
+def _in_background(closing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Close an answer nobody waits for any more, whatever becomes of the caller meanwhile."""
+    task = asyncio.get_running_loop().create_task(closing)
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
+    return task
+
+
+async def _close(response: Any) -> None:
+    try:
+        await response.aclose()
+    except Exception:  # noqa: BLE001 - nobody waits for this answer any more
+        return
 
 
 async def _close_answer(task: asyncio.Future[Any]) -> None:
     await asyncio.wait([task])
     if not task.cancelled() and task.exception() is None:
-        await task.result().aclose()
+        await _close(task.result())
 
 
 AttemptT = TypeVar("AttemptT", bound=Attempt)
@@ -184,9 +191,20 @@ class Race(Generic[AttemptT]):
 
     async def perform(self) -> list[Ended[AttemptT]]:
         """Those that came to their end, a winner last; whoever is missing was cancelled."""
+        ended: list[Ended[AttemptT]] = []
+        try:
+            await self._run(ended)
+        except BaseException:
+            # A caller that leaves, in the grace too, takes no answer along.
+            for each in ended:
+                if each.response is not None:
+                    _in_background(_close(each.response))
+            raise
+        return ended
+
+    async def _run(self, ended: list[Ended[AttemptT]]) -> None:
         loop = asyncio.get_running_loop()
         running = {loop.create_task(self._first.perform(), context=self._context): self._first}
-        ended: list[Ended[AttemptT]] = []
         delay: float | None = self._delay
         try:
             while running:
@@ -203,8 +221,7 @@ class Race(Generic[AttemptT]):
                     end = _end_of(running.pop(task), task)
                     ended.append(end)
                     if end.response is not None and self._good(end.response):
-                        return ended
-            return ended
+                        return
         finally:
             await self._cancel(running)
 
@@ -212,7 +229,7 @@ class Race(Generic[AttemptT]):
         closing = []
         for task in tasks:
             task.cancel()
-            closing.append(_drop(task))
+            closing.append(_in_background(_close_answer(task)))
         if closing and self._grace:
             await asyncio.wait(closing, timeout=self._grace)
 
@@ -233,7 +250,11 @@ def _end_of(attempt: AttemptT, task: asyncio.Task[Any]) -> Ended[AttemptT]:
 
 
 class Discard:
-    """Close an answer that will not be given to the caller."""
+    """Close an answer that will not be given to the caller.
+
+    A task waits for that in its place: a caller that were cancelled here would take along what the
+    line holds by then, the next attempt's permit for one.
+    """
 
     __slots__ = ("response",)
 
@@ -241,15 +262,12 @@ class Discard:
         self.response = response
 
     async def perform(self) -> None:
-        try:
-            await self.response.aclose()
-        except Exception:  # noqa: BLE001 - nobody waits for this answer any more
-            return
+        _in_background(_close(self.response))
 
     def perform_sync(self) -> None:
         try:
             self.response.close()
-        except Exception:  # noqa: BLE001 - as above
+        except Exception:  # noqa: BLE001 - nobody waits for this answer any more
             return
 
 

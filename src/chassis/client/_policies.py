@@ -8,14 +8,21 @@ from typing import Any
 
 from chassis.breaker import BreakerOptions
 from chassis.client._instance import InstanceState
+from chassis.core import Freshness
 from chassis.loadbalancing import BalancingOptions, Endpoint, EndpointSet
 from chassis.retries import BudgetOptions, RetryBudget
+
+_CONSECUTIVE_IN_DOUBT = 2
 
 
 class BreakerFamily:
     """The breakers of one service's instances, described by instance and configured as one.
 
+    While discovery is silent, what it told may be long gone, and nobody takes an instance off the list:
+    so two failures in a row are enough to open a breaker, where failures in a row count at all.
+
     :param endpoints: gives those there are.
+    :ivar options: as configured.
     """
 
     kind = "client"
@@ -29,15 +36,39 @@ class BreakerFamily:
         self.name = f"{service}/breaker"
         self.defaults = options
         self.options = options
+        self._in_doubt = False
         self._endpoints = endpoints
 
+    @property
+    def effective(self) -> BreakerOptions:
+        """The options the breakers follow now."""
+        configured = self.options.consecutive_failures
+        if not self._in_doubt or configured is None:
+            return self.options
+        return replace(self.options, consecutive_failures=min(configured, _CONSECUTIVE_IN_DOUBT))
+
     def describe(self) -> Mapping[str, Any]:
-        """Each instance's breaker."""
-        return {"instances": {each.instance.id: each.state.breaker.describe() for each in self._endpoints()}}
+        """Each instance's breaker, and the options: as configured, and as followed now."""
+        return {
+            "options": self.options.describe(),
+            "effective": self.effective.describe(),
+            "instances": {each.instance.id: each.state.breaker.describe() for each in self._endpoints()},
+        }
 
     def reconfigure(self, options: BreakerOptions) -> None:
         """Give all of them, and those to come, other options."""
         self.options = options
+        self._apply()
+
+    def follow(self, freshness: Freshness) -> None:
+        """Take notice of whether what discovery tells is fresh."""
+        in_doubt = freshness is not Freshness.FRESH
+        if in_doubt != self._in_doubt:
+            self._in_doubt = in_doubt
+            self._apply()
+
+    def _apply(self) -> None:
+        options = self.effective
         for each in self._endpoints():
             each.state.breaker.reconfigure(options)
 

@@ -23,8 +23,9 @@ _KEEPALIVE = 4.0
 class InstancePool:
     """The pools to one instance: one for each event loop, one for threads.
 
-    An async connection belongs to the loop that opened it, and no connection survives a fork: in a
-    child the same file descriptors lead to the parent's conversations.
+    An async connection belongs to the loop that opened it and is let go when another loop comes after
+    that one was closed. No connection survives a fork: in a child the same file descriptors lead to
+    the parent's conversations.
 
     :param verify: the TLS context; False where all connections are plain.
     """
@@ -47,7 +48,9 @@ class InstancePool:
         loop = asyncio.get_running_loop()
         transport = self._by_loop.get(loop)
         if transport is None:
-            transport = self._by_loop[loop] = self.http.module.AsyncHTTPTransport(**self._settings())
+            with self._lock:
+                self._forget_closed_loops()
+                transport = self._by_loop[loop] = self.http.module.AsyncHTTPTransport(**self._settings())
         return transport
 
     def slots(self) -> asyncio.Semaphore:
@@ -55,7 +58,8 @@ class InstancePool:
         loop = asyncio.get_running_loop()
         slots = self._slots.get(loop)
         if slots is None:
-            slots = self._slots[loop] = asyncio.Semaphore(self._max_connections)
+            with self._lock:
+                slots = self._slots[loop] = asyncio.Semaphore(self._max_connections)
         return slots
 
     def sync_transport(self) -> Any:
@@ -80,6 +84,12 @@ class InstancePool:
         self._slots = weakref.WeakKeyDictionary()
         self._sync = None
 
+    def _forget_closed_loops(self) -> None:
+        # The weak keys do not do that: a connection holds its loop.
+        for by_loop in (self._by_loop, self._slots):
+            for loop in [each for each in by_loop if each.is_closed()]:
+                del by_loop[loop]
+
     def _settings(self) -> dict[str, Any]:
         return {
             "verify": self._verify,
@@ -93,8 +103,9 @@ class InstancePool:
 
     def close(self) -> None:
         """Close all connections, each in its own loop. Safe from any thread."""
-        transports = list(self._by_loop.items())
-        self._by_loop.clear()
+        with self._lock:
+            transports = list(self._by_loop.items())
+            self._by_loop.clear()
         for loop, transport in transports:
             if not loop.is_closed():
                 try:

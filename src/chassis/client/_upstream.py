@@ -194,7 +194,7 @@ class Upstream:
     def _new_state(self, instance: Instance) -> InstanceState:
         breaker = CircuitBreaker(
             f"client:{self.service}/breaker/{instance.id}",
-            options=self.breakers.options,
+            options=self.breakers.effective,
             register=False,
             bus=self._bus,
         )
@@ -215,6 +215,8 @@ class Upstream:
         return ssl_context(ca=options.ca, certificate=options.certificate, key=options.key)
 
     def _update(self, snapshot: Snapshot) -> None:
+        # First, as breakers made for new instances begin as the others are.
+        self.breakers.follow(snapshot.freshness)
         self.endpoints.update(snapshot)
         if snapshot.reason is not Reason.NOT_ASKED_YET and not self.answered.done():
             self.answered.set_result(None)
