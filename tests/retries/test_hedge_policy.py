@@ -779,3 +779,29 @@ def test_settings_can_switch_off_a_hedge_given_in_code_and_on_again(run: Async) 
     policies.override({})
     run(read)
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize("delay", [None, 5.0], ids=["alone", "hedged"])
+def test_trap_17_judgement_that_raises_leaves_the_result_and_the_error(
+    run: Async, delay: float | None
+) -> None:
+    def broken(*judged: Any) -> Any:
+        raise ZeroDivisionError("mistake")
+
+    policy = Hedge(idempotent=True, delay=delay, extra_load=1.0, classify=broken, permanent=broken)
+
+    async def answers() -> int:
+        return 7
+
+    async def fails() -> None:
+        raise ValueError("mine")
+
+    assert run(policy(answers)) == 7
+    with pytest.raises(ValueError, match="mine"):
+        run(policy(fails))
+
+
+@pytest.mark.parametrize("permanent", [[ValueError], 5, (ValueError, "x")], ids=repr)
+def test_trap_60_what_names_no_permanent_errors_is_refused(permanent: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^permanent: .* names no types of Exception"):
+        Hedge(idempotent=True, permanent=permanent)

@@ -791,3 +791,35 @@ def test_trap_45_errors_that_resist_reach_the_caller_all_the_same(error: Excepti
         fails()
     assert caught.value is error
     assert len(error.__notes__) == 1
+
+
+@pytest.mark.parametrize(
+    "on", [[ValueError], 5, "ValueError", KeyboardInterrupt, (ValueError, 5), int], ids=repr
+)
+def test_trap_60_what_names_no_errors_is_refused(on: Any) -> None:
+    """At construction: found out at the first failure, it would take the place of the failure."""
+    with pytest.raises(ConfigError, match=r"^on: .* names no types of Exception; give an exception type"):
+        Retry(on=on)
+
+
+def test_trap_17_judgement_that_raises_leaves_result_and_error_and_is_told() -> None:
+    """What the call came to is the caller's; that it was not tried again, and why, stands in the event."""
+
+    def broken(*judged: Any) -> Any:
+        raise ZeroDivisionError("mistake")
+
+    bus = EventBus()
+    told: list[Event] = []
+    bus.subscribe(told.append)
+    assert Retry(classify=broken, bus=bus)(lambda: 7)() == 7
+    assert asyncio.run(Retry(classify=broken, bus=bus).run(functools.partial(asyncio.sleep, 0, 7))) == 7
+
+    @Retry(on=broken, bus=bus)
+    def fails() -> None:
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine") as caught:
+        fails()
+    assert "mistake" in caught.value.__notes__[0]
+    reasons = [event.reason for event in told if isinstance(event, RetryGaveUp)]
+    assert reasons == ["what judges it failed: ZeroDivisionError: mistake"] * 3

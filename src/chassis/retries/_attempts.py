@@ -71,7 +71,11 @@ class Attempts:
     def _decide(self, result: Any, error: Exception | None, now: float) -> tuple[float | None, str | None]:
         policy = self._policy
         state = self._tell_tenacity(result, error, now) if policy.uses_tenacity else None
-        if not policy.tries_again(result, error, state):
+        try:
+            passing = policy.tries_again(result, error, state)
+        except Exception as broken:  # noqa: BLE001 - the caller's is what the call came to, not this
+            return None, f"what judges it failed: {failure_text(broken)}"
+        if not passing:
             return None, None
         wait = policy.pause(self.made, state)
         told = _told_to_wait(error)

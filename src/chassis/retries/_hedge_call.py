@@ -84,7 +84,7 @@ class HedgedCall:
         """
         number, result, error = ended
         self._running.discard(number)
-        if error is None and self._classify(result, None) is not Outcome.FAILURE:
+        if error is None and is_good(result, self._classify):
             self.winner, self.result, self.error = number, result, None
             if number == 0 or 0 in self._running:
                 # Overtaken, it has taken at least this long.
@@ -94,7 +94,21 @@ class HedgedCall:
         if not refused or not self._met:
             self.result, self.error = result, error
         self._met = self._met or not refused
-        if error is not None and (not isinstance(error, Exception) or self._permanent(error)):
+        if error is not None and (not isinstance(error, Exception) or self._is_permanent(error)):
             self.result, self.error = None, error
             return True
         return not self._running
+
+    def _is_permanent(self, error: Exception) -> bool:
+        try:
+            return self._permanent(error)
+        except Exception:  # noqa: BLE001 - the attempts' own errors are the caller's, not this one
+            return False
+
+
+def is_good(result: Any, classify: Classifier) -> bool:
+    """Whether a result ends the call. A classifier that raises says no, and then the result stands all the same."""
+    try:
+        return classify(result, None) is not Outcome.FAILURE
+    except Exception:  # noqa: BLE001 - the guarded call's own result must stand
+        return False

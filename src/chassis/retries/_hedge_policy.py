@@ -8,17 +8,17 @@ from typing import Any, NoReturn, TypeVar, cast
 from chassis.core.clock import Clock, monotonic
 from chassis.core.errors import ConfigError
 from chassis.core.events import EventBus, events
-from chassis.core.outcomes import Classifier, Outcome, classify_error
+from chassis.core.outcomes import Classifier, classify_error
 from chassis.core.policies import Operation, Policy, Role, Stream
 from chassis.core.registry import policies
 from chassis.retries._budget import RetryBudget
 from chassis.retries._events import HedgeSent, HedgeWon
-from chassis.retries._hedge_call import HedgedCall
+from chassis.retries._hedge_call import HedgedCall, is_good
 from chassis.retries._hedge_machine import HedgeMachine
 from chassis.retries._hedge_options import HedgeOptions
 from chassis.retries._hedge_tasks import Tasks, in_event_loop, tasks
 from chassis.retries._hedge_threads import Threads
-from chassis.retries._policy import ErrorTypes
+from chassis.retries._policy import ErrorTypes, check_errors
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -85,6 +85,7 @@ class Hedge(Policy):
                 setting="idempotent",
                 remedy="give idempotent=True where doing it twice does no harm",
             )
+        check_errors("permanent", permanent)
         fields = {
             "delay": delay,
             "percentile": percentile,
@@ -228,7 +229,7 @@ class Hedge(Policy):
         )
 
     def _observe(self, result: Any, began: float) -> None:
-        if self.classify(result, None) is not Outcome.FAILURE:
+        if is_good(result, self.classify):
             now = self._clock()
             self._machine.observe(now - began, now)
 

@@ -88,6 +88,8 @@ class Retry(Policy):
     ) -> None:
         if name is not None and not isinstance(name, str):
             raise ConfigError(f"{name!r} is not a name", setting="name", remedy="write @retry() around it")
+        if on is not None:
+            check_errors("on", on)
         fields = {
             "retries": retries,
             "wait_base": wait_base,
@@ -394,6 +396,21 @@ class Retry(Policy):
                     failure=attempts.failure,
                 )
             )
+
+
+def check_errors(field: str, errors: Any) -> None:
+    """Refuse what is neither a type of ``Exception``, nor a tuple of them, nor a function of the error."""
+    if isinstance(errors, type | tuple):
+        types: tuple[Any, ...] = errors if isinstance(errors, tuple) else (errors,)
+        good = all(isinstance(each, type) and issubclass(each, Exception) for each in types)
+    else:
+        good = callable(errors)
+    if not good:
+        raise ConfigError(
+            f"{errors!r} names no types of Exception",
+            setting=field,
+            remedy="give an exception type, a tuple of them, or a function of the error",
+        )
 
 
 retry = Retry
