@@ -38,6 +38,8 @@ def test_a_service_is_watched_on_for_a_while_when_nobody_listens() -> None:
     watches.subscribe("catalog", lambda snapshot: None).close()
     wait_until(lambda: watches.describe().get("catalog", {}).get("instances"), what="the first snapshot")
     subscription = watches.subscribe("catalog", heard.append)
+    # The watch may be about to tell it: then it is told there, and not before subscribe returns.
+    wait_until(lambda: heard, what="what is known")
     assert [each.freshness for each in heard] == [Freshness.FRESH]
     assert (script.begun, script.ended) == (1, 0)
     subscription.close()
