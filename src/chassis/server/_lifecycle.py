@@ -21,7 +21,6 @@ from chassis.server._drain import Drain
 from chassis.server._events import AnnouncementFailed
 from chassis.server._listen import Address, find_own_address
 
-
 _ONE_ORDER = 0.5
 """Seconds within which a further SIGTERM is the same order by another way."""
 
