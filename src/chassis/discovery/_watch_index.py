@@ -32,13 +32,13 @@ class WatchIndex:
 
     def answered(self, index: int) -> Wake:
         """Take an answer's index; 0 stands for none."""
+        # An index of 0 would make the next question return at once, again and again.
+        index = max(1, index)
         if index < self.index:
             # Waiting for the old index to come round again would miss every change until then.
             self.index = 0
             return Wake.WENT_BACK
-        last = self.index
-        # An index of 0 would make the next question return at once, again and again.
-        self.index = max(1, index)
+        last, self.index = self.index, index
         if last == 0:
             return Wake.FIRST
         return Wake.UNCHANGED if self.index == last else Wake.CHANGED
