@@ -74,6 +74,17 @@ def test_a_file_that_is_restored_is_well_again() -> None:
     assert file.error == ""
 
 
+def test_a_file_that_was_away_may_be_half_written_when_it_is_back() -> None:
+    """Editors that delete a file and write it anew put nothing whole in its place."""
+    file = FollowedFile("s.toml", ONE, (1, 1))
+    file.unreadable("gone")
+    file.read(b"[services]\n", (1, 2))
+    assert ids(file) == ["a:1"]
+    file.read(TWO, (1, 2))
+    file.read(TWO, (1, 2))
+    assert ids(file) == ["a:1", "b:1"]
+
+
 contents = st.sampled_from([ONE, TWO, b"", b"[services]\n", b"[serv"])
 
 

@@ -118,7 +118,7 @@ class FollowedFile:
 
     def __init__(self, origin: str, content: bytes, identity: tuple[int, int]) -> None:
         self._origin = origin
-        self._identity = identity
+        self._identity: tuple[int, int] | None = identity
         self._settled = self._seen = content
         self.located = parse_services(content, origin)
         """What it said when it last could be used."""
@@ -128,7 +128,7 @@ class FollowedFile:
     def read(self, content: bytes, identity: tuple[int, int]) -> None:
         """The file was read."""
         twice, self._seen = content == self._seen, content
-        replaced, self._identity = identity != self._identity, identity
+        replaced, self._identity = self._identity not in (None, identity), identity
         if content == self._settled and not self.error:
             return
         if not (twice or replaced):
@@ -143,6 +143,8 @@ class FollowedFile:
 
     def unreadable(self, error: str) -> None:
         """The file could not be read."""
+        # What comes next may be written where it stands.
+        self._identity = None
         self.error = error
 
 
