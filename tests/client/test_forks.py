@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import threading
 import warnings
 from collections.abc import Callable
@@ -26,6 +27,7 @@ def exit_of_child(work: Callable[[], object]) -> int:
     """What ``work`` comes to in a forked child: 0 where it raises nothing."""
     child = os.fork()
     if child == 0:
+        signal.alarm(10)  # a lock that is never free ends the child, and not the test run
         try:
             work()
             os._exit(0)
@@ -85,7 +87,8 @@ def test_case_40_locks_that_another_thread_held_are_free_in_the_child(serve: Ser
         pools = list(caller.upstream.endpoints.endpoints()[0].state._pools.values())
 
         def hold() -> None:
-            with caller.upstreams._lock, caller.upstream._opening, pools[0]._lock:
+            answered = caller.upstream.answered._condition
+            with caller.upstreams._lock, caller.upstream._opening, pools[0]._lock, answered:
                 held.set()
                 done.wait(10)
 

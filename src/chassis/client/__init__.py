@@ -7,7 +7,7 @@ make ordinary httpx clients over them.
 
 from chassis.client._events import NoInstanceReachable, NotHedged, OwnLag, RetryBudgetExhausted
 from chassis.client._line import CallInfo
-from chassis.client._module import HTTPModuleName
+from chassis.client._module import HTTPModuleName, edge_error
 from chassis.client._options import ClientOptions
 from chassis.client._policies import BalancingPolicy, BreakerFamily, BudgetPolicy
 from chassis.client._transport import AsyncTransport, SyncTransport, async_client, sync_client
@@ -31,5 +31,6 @@ __all__ = [
     "Upstream",
     "async_client",
     "check_service_name",
+    "edge_error",
     "sync_client",
 ]

@@ -93,7 +93,7 @@ def call_line(upstream: Upstream, request: Any, http: HTTPModule, *, hedging: bo
                 ending.owe(permit.settle)
 
             upstream.open()
-            if not upstream.answered.done():
+            if not upstream.known:
                 yield Await(upstream.answered, min(upstream.options.discovery_timeout, deadline.remaining()))
 
             upstream.budget.deposit(monotonic())

@@ -111,3 +111,12 @@ def http_module(name: HTTPModuleName) -> HTTPModule:
 def module_of(request: Any) -> HTTPModule:
     """The module a ``Request`` object belongs to."""
     return http_module(sys.modules[type(request).__module__.partition(".")[0]].__name__)
+
+
+def edge_error(error: ChassisError, request: Any) -> ChassisError:
+    """``error`` as the clients raise it for ``request``: as an error of the request's HTTP module, too.
+
+    A ``Rejected`` is its ``ConnectError`` as well, a ``DeadlineExceeded`` its ``TimeoutException``; any
+    other error, and one that is both already, comes back as it is.
+    """
+    return module_of(request).edge_error(error, request)

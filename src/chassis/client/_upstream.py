@@ -71,8 +71,10 @@ class Upstream:
         )
         self.breakers = BreakerFamily(service, breaker, self.endpoints.endpoints)
         self.balancing = BalancingPolicy(service, balancing, self.endpoints)
+        self.known = False
+        """Whether discovery has said anything definite about the service."""
         self.answered: concurrent.futures.Future[None] = concurrent.futures.Future()
-        """Done once discovery has said anything definite about the service."""
+        """Done when it has, for those who wait. Has a lock, so whoever need not wait leaves it alone."""
         self._discovery = discovery
         self._zone = zone
         self._opening = threading.Lock()
@@ -93,8 +95,9 @@ class Upstream:
     def after_fork_in_child(self) -> None:
         """Another thread may have held the lock. Discovery follows the service anew by itself."""
         self._opening = threading.Lock()
-        if not self.answered.done():
-            self.answered = concurrent.futures.Future()
+        self.answered = concurrent.futures.Future()
+        if self.known:
+            self.answered.set_result(None)
 
     # ── what the line tells ──────────────────────────────────────────────────────────────────
 
@@ -218,5 +221,6 @@ class Upstream:
         # First, as breakers made for new instances begin as the others are.
         self.breakers.follow(snapshot.freshness)
         self.endpoints.update(snapshot)
-        if snapshot.reason is not Reason.NOT_ASKED_YET and not self.answered.done():
+        if snapshot.reason is not Reason.NOT_ASKED_YET and not self.known:
+            self.known = True
             self.answered.set_result(None)

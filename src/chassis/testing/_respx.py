@@ -12,7 +12,7 @@ import respx
 from respx.mocks import Mocker
 from respx.models import PassThrough
 
-from chassis.client import CallInfo
+from chassis.client import CallInfo, edge_error
 from chassis.core import ChassisError, DeadlineExceeded, Rejected
 
 USING = "chassis"
@@ -127,17 +127,10 @@ def _told_errors(request: Any) -> tuple[type[Exception], ...]:
 
 def _own_error(error: Any, request: Any) -> Exception:
     """``error`` as the client raises it: of the request's module, or ours that is one of it too."""
-    module = _module_of(request)
     if isinstance(error, ChassisError):
-        edge = module.TimeoutException if isinstance(error, DeadlineExceeded) else module.ConnectError
-        kind: Any = type(type(error).__name__, (type(error), edge), {"__module__": type(error).__module__})
-        # Neither constructor fits both bases, and the state is all there already.
-        own: Any = kind.__new__(kind)
-        own.args = error.args
-        for name, value in error.state_of().items():
-            setattr(own, name, value)
-    else:
-        names = [each.__name__ for each in type(error).__mro__]
-        own = getattr(module, next(name for name in names if hasattr(module, name)))(str(error))
+        return edge_error(error, request)
+    module = _module_of(request)
+    names = [each.__name__ for each in type(error).__mro__]
+    own = getattr(module, next(name for name in names if hasattr(module, name)))(str(error))
     own.request = request
     return cast(Exception, own)
