@@ -116,11 +116,14 @@ def damaged(**changes: Any) -> str:
         damaged().replace('"schema": 1', '"schema": 2'),
         damaged().replace("8500", "8501"),
         damaged().replace('"written_at": 0', '"written_at": "x"'),
+        damaged().replace('"written_at": 0', f'"written_at": {10**400}'),
         damaged(port="80"),
         damaged(port=0),
         damaged(port=True),
         damaged(host=""),
         damaged(host=None),
+        damaged(host="a b"),
+        damaged(host="a/b"),
         damaged(scheme="file"),
         damaged(status="fine"),
         damaged(meta=None),
@@ -218,9 +221,9 @@ class Counting(SnapshotFile):
         super().__init__(str(tmp_path), "catalog", {})
         self.written: list[tuple[Instance, ...]] = []
 
-    def write(self, instances: Any) -> None:
+    def write(self, instances: Any) -> bool:
         self.written.append(tuple(instances))
-        super().write(instances)
+        return super().write(instances)
 
 
 @pytest.mark.asyncio
@@ -245,6 +248,30 @@ async def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None
         keeper.keep((A,))
         await keeper.flush()
     assert file.written == [(A,)]
+
+
+@pytest.mark.asyncio
+async def test_case_16_what_could_not_be_written_is_tried_again_and_told_of_once(
+    tmp_path: Path, unusable: list[Event]
+) -> None:
+    """A disk that was full for a while must not cost the next cold start its instances."""
+    in_its_place = tmp_path / "in"
+    in_its_place.write_text("a file")
+    file = Counting(in_its_place)
+    keeper = SnapshotKeeper(file, interval=0.0)
+    for _ in range(2):
+        keeper.keep((A,))
+        await keeper.flush()
+    assert file.written == [(A,), (A,)]
+    assert len(unusable) == 1
+    in_its_place.unlink()
+    for _ in range(2):
+        keeper.keep((A,))
+        await keeper.flush()
+    assert len(file.written) == 3
+    read = file.read()
+    assert read is not None
+    assert read[0] == (A,)
 
 
 @pytest.mark.asyncio

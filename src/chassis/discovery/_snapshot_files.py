@@ -38,6 +38,7 @@ class SnapshotFile:
 
     def __init__(self, directory: str, service: str, question: Mapping[str, Any]) -> None:
         self._service = service
+        self._write_failed = False
         self._question = json.loads(json.dumps({"service": service, **question}))
         asked = json.dumps(self._question, sort_keys=True).encode()
         # File names have a limit of 255 bytes on most systems.
@@ -60,12 +61,23 @@ class SnapshotFile:
                     # Whoever writes it says where this process sends its requests.
                     raise ValueError("it can be written by others; allow that to its owner alone")
                 return self._parse(json.loads(file.read()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             self._unusable(error)
             return None
 
-    def write(self, instances: Iterable[Instance]) -> None:
-        """Keep these instances; without any there is no file."""
+    def write(self, instances: Iterable[Instance]) -> bool:
+        """Keep these instances; without any there is no file.
+
+        :returns: whether that was done. Of several failures in a row the first is told.
+        """
         written = {
             "schema": _SCHEMA,
             "question": self._question,
@@ -75,7 +87,8 @@ class SnapshotFile:
         try:
             if not written["instances"]:
                 self.path.unlink(missing_ok=True)
-                return
+                self._write_failed = False
+                return True
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Made by mkstemp, hence 0600 from the start.
             handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".", suffix=".tmp")
@@ -88,7 +101,12 @@ class SnapshotFile:
                     Path(temporary).unlink()
                 raise
         except (OSError, ValueError, TypeError) as error:
-            self._unusable(error)
+            if not self._write_failed:
+                self._unusable(error)
+            self._write_failed = True
+            return False
+        self._write_failed = False
+        return True
 
     def _parse(self, kept: Any) -> tuple[tuple[Instance, ...], float]:
         if kept["schema"] != _SCHEMA:
@@ -152,7 +170,9 @@ class SnapshotKeeper:
             instances, self._pending = self._pending, None
             self._next_at = monotonic() + self._interval
             self._kept = instances
-            await asyncio.to_thread(self._file.write, instances)
+            if not await asyncio.to_thread(self._file.write, instances):
+                # The next answer brings them again, be they the same.
+                self._kept = None
         self._writing = None
 
 
@@ -168,7 +188,9 @@ def _load(kept: Any) -> Instance:
     counts = (values[name] for name in ("port", "priority", "weight"))
     if not all(isinstance(each, str) for each in texts) or not all(type(each) is int for each in counts):
         raise ValueError("an instance is not of the form that was written")
-    if not values["host"] or not 0 < values["port"] < 65536 or values["scheme"] not in ("http", "https"):
+    if not values["host"] or any(each.isspace() or each in "/@?#" for each in values["host"]):
+        raise ValueError("an instance has no usable host")
+    if not 0 < values["port"] < 65536 or values["scheme"] not in ("http", "https"):
         raise ValueError("an instance has no usable address")
     values["status"] = Status(values["status"])
     values["tags"] = tuple(str(tag) for tag in values["tags"])
