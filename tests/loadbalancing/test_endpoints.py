@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chassis.core import Instance, Outcome, Status
-from chassis.loadbalancing import BalancingOptions, Endpoint, EndpointSet, PolicyName
+from chassis.loadbalancing import BalancingOptions, Endpoint, EndpointEjected, EndpointSet, PolicyName
 from tests.loadbalancing.balanced import Balanced, Pool, instance, named, snapshot
 
 
@@ -540,3 +540,29 @@ def test_an_endpoint_says_who_it_is() -> None:
     endpoints = endpoint_set(dataclasses.replace(instance("a"), port=8080))
     endpoints.pick()
     assert repr(endpoints.endpoints()[0]) == "Endpoint('a', '10.0.0.1:8080', in_flight=1)"
+
+
+def test_a_collection_may_end_a_forgotten_call_in_the_middle_of_a_change() -> None:
+    """The same thread holds the lock then: it must not wait for itself."""
+    forgotten: list[Any] = []
+
+    def draw() -> float:
+        # Drawn inside, as an object may be collected anywhere.
+        while forgotten:
+            forgotten.pop().settle(Outcome.IGNORED)
+        return 0.5
+
+    balanced = Balanced(*named(3), draw=draw, ejection_minimum=2)
+    others = balanced.set.endpoints()[1:]
+    for each in others:
+        balanced.call_at(each.instance.id, Outcome.SUCCESS, times=3)
+    held = balanced.pick(exclude=others)
+    forgotten.append(held)
+    failing = threading.Thread(
+        target=balanced.call_at, args=("0000", Outcome.FAILURE), kwargs={"times": 2}, daemon=True
+    )
+    failing.start()
+    failing.join(5)
+    assert not failing.is_alive()
+    assert balanced.names(EndpointEjected) == ["0000"]
+    assert [each.in_flight for each in balanced.set.endpoints()] == [0, 0, 0]

@@ -81,7 +81,8 @@ class EndpointSet(Generic[S]):
         self._clock = clock
         self._draw = draw
         self._bus = bus
-        self._lock = threading.Lock()
+        # Re-entrant: a collection that starts inside may end a forgotten call of this very thread.
+        self._lock = threading.RLock()
         self._machine: BalancingMachine[S] = BalancingMachine(service, options, draw)
         self._snapshot: Snapshot | None = None
         self._closed = False
@@ -200,7 +201,7 @@ class EndpointSet(Generic[S]):
 
     def after_fork_in_child(self) -> None:
         """Make the lock anew (see :mod:`chassis.core.forks`), and be a client of its own."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._forked_at = self._clock()
         self._machine.begin_anew(self._forked_at)
 
