@@ -851,6 +851,7 @@ def test_reconfigure_reaches_the_calls_in_flight_only_by_what_comes_after() -> N
         ("slow_rate", True),
         ("window_calls", 0),
         ("window_calls", True),
+        ("window_calls", 1_000_001),
         ("retry_after_max", 0),
         ("retry_after_max", math.inf),
         ("probe_failures", -1),

@@ -183,7 +183,7 @@ def test_an_ipv6_address_is_bracketed() -> None:
     assert replace(instance, port=81).key != instance.key
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -1, 0, True, "1", None])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 10**400, -(10**400), -1, 0, True, "1", None])
 def test_trap_60_a_bad_duration_is_refused_with_its_field(value: object) -> None:
     with pytest.raises(ConfigError, match="^open_for: "):
         check_seconds("open_for", value)

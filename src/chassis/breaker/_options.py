@@ -11,6 +11,7 @@ Mode: TypeAlias = Literal["automatic", "forced_open", "disabled", "metrics_only"
 
 _WINDOW = 30.0
 _LEAST_PROBE_TIMEOUT = 30.0
+_MOST_CALLS = 1_000_000  # each takes a byte
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,7 @@ class BreakerOptions:
     :param slow_rate: opens when at least this fraction of the window's calls were slow.
     :param window: looks at the calls of the last so many seconds. None is 30 s, unless
         ``window_calls`` is given.
-    :param window_calls: looks at the last so many calls instead, however old they are.
+    :param window_calls: looks at the last so many calls instead, however old they are; a million at most.
     :param minimum_calls: the rates say nothing before the window holds this many calls.
     :param consecutive_failures: opens after this many failures in a row; None leaves it to the rates.
     :param open_for: seconds it stays open the first time; doubled after each failed round of
@@ -102,6 +103,12 @@ class BreakerOptions:
         if self.window_calls is None:
             return
         check_count("window_calls", self.window_calls)
+        if self.window_calls > _MOST_CALLS:
+            raise ConfigError(
+                f"a window of {self.window_calls!r} calls forgets nothing",
+                setting="window_calls",
+                remedy=f"give some hundreds, at most {_MOST_CALLS}",
+            )
         if self.window is not None:
             raise ConfigError(
                 f"{self.window_calls!r} calls are given beside a window of {self.window!r} s",

@@ -20,9 +20,15 @@ Seconds: TypeAlias = Annotated[float, Unit("seconds")]
 
 
 def _number(field: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    number = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number of hundreds of digits
+            number = math.inf if value > 0 else -math.inf
+    if math.isnan(number):
         raise ConfigError(f"{value!r} is not a number", setting=field, remedy="give a number")
-    return float(value)
+    return number
 
 
 def check_seconds(field: str, value: Any, *, zero: bool = False) -> None:
