@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import socket
@@ -23,25 +24,52 @@ class SharedRegistration:
     Each registers the same id, which is one registration to the registry, and holds a shared lock
     on a file named for the address. Who leaves last removes the registration; who leaves before
     that only stops its heartbeat.
+
+    :param lock: the file's descriptor; None where there can be no such file. Then the first to leave
+        removes the registration, and those that stay find it gone and register again.
     """
 
-    def __init__(self, registered: Registered, service: str, port: int) -> None:
+    def __init__(self, registered: Registered, lock: int | None) -> None:
         self.registered = registered
-        path = Path(tempfile.gettempdir(), f"chassis-{os.getuid()}-{service}-{port}.lock")
-        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        self._lock = lock
 
     async def leave(self) -> None:
         """Leave the registry, or leave it to the workers that stay. Never raises; at most 3 s."""
-        fcntl.flock(self._lock, fcntl.LOCK_UN)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            await self.registered.abandon()
-        else:
-            await self.registered.deregister()
+            if self._lock is not None and _others_hold(self._lock):
+                await self.registered.abandon()
+            else:
+                await self.registered.deregister()
         finally:
-            os.close(self._lock)
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+
+
+def _hold(service: str, port: int) -> int | None:
+    """Take the shared lock, once nobody is about to remove the registration. Blocks until then."""
+    try:
+        # Many containers have no folder that can be written to; then this raises, too.
+        path = Path(tempfile.gettempdir(), f"chassis-{os.getuid()}-{service}-{port}.lock")
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+    except OSError:  # a file system without locks
+        os.close(lock)
+        return None
+    return lock
+
+
+def _others_hold(lock: int) -> bool:
+    """Whether other workers hold the lock; if not, nobody can take it until it is closed."""
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 async def register(
@@ -59,21 +87,29 @@ async def register(
     """
     host = options.host or (address.host if address.host not in _ANY else _local_address(registry_url))
     port = options.port or address.port
-    registered = await registrar.register(
-        Registration(
-            service=service,
-            # The same after a restart, so that a process takes the place of its own ghost.
-            id=f"{service}:{host}:{port}",
-            host=host,
-            port=port,
-            tags=options.tags,
-            zone=options.zone,
-            meta=options.meta,
-            weight=options.weight,
-            readiness=readiness,
+    # Before it is registered, or a worker that leaves would remove what has just been announced; in a
+    # thread, since that takes as long as the registry lets the other wait.
+    lock = await asyncio.to_thread(_hold, service, address.port)
+    try:
+        registered = await registrar.register(
+            Registration(
+                service=service,
+                # The same after a restart, so that a process takes the place of its own ghost.
+                id=f"{service}:{host}:{port}",
+                host=host,
+                port=port,
+                tags=options.tags,
+                zone=options.zone,
+                meta=options.meta,
+                weight=options.weight,
+                readiness=readiness,
+            )
         )
-    )
-    return SharedRegistration(registered, service, address.port)
+    except BaseException:
+        if lock is not None:
+            os.close(lock)
+        raise
+    return SharedRegistration(registered, lock)
 
 
 def _local_address(url: str) -> str:

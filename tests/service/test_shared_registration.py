@@ -1,0 +1,120 @@
+"""One registration of all workers that serve an address: who takes it away, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chassis.core import Registration, Status
+from chassis.server import Address
+from chassis.service._options import RegistrationOptions
+from chassis.service._registration import SharedRegistration, register
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.asyncio
+
+
+class Registered:
+    """Notes how it was left."""
+
+    confirmed = True
+
+    def __init__(self, *, slow: bool = False) -> None:
+        self.left: list[str] = []
+        self.goes_on = asyncio.Event()
+        if not slow:
+            self.goes_on.set()
+
+    def maintenance(self, reason: str | None) -> None:
+        raise AssertionError
+
+    def describe(self) -> dict[str, object]:
+        return {}
+
+    async def deregister(self) -> None:
+        await self.goes_on.wait()
+        self.left.append("deregistered")
+
+    async def abandon(self) -> None:
+        self.left.append("abandoned")
+
+
+class Registry:
+    """Hands out registrations."""
+
+    def __init__(self) -> None:
+        self.slow = False
+        self.taken: list[Registered] = []
+
+    async def register(self, registration: Registration) -> Registered:
+        self.taken.append(Registered(slow=self.slow))
+        return self.taken[-1]
+
+    async def announce(self) -> SharedRegistration:
+        return await register(
+            self,
+            "catalog",
+            Address(host="127.0.0.1", port=8080),
+            RegistrationOptions(),
+            lambda: (Status.PASSING, ""),
+            "http://127.0.0.1",
+        )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Where the lock is, for this test alone."""
+    before, tempfile.tempdir = tempfile.tempdir, str(tmp_path / "locks")
+    (tmp_path / "locks").mkdir()
+    yield tmp_path / "locks"
+    tempfile.tempdir = before
+
+
+async def test_case_40_the_last_worker_removes_the_registration(folder: Path) -> None:
+    registry = Registry()
+    first, second = await registry.announce(), await registry.announce()
+    await first.leave()
+    await second.leave()
+    assert [each.left for each in registry.taken] == [["abandoned"], ["deregistered"]]
+
+
+@pytest.mark.parametrize("hindrance", ["no folder", "a link in its place"])
+async def test_where_no_lock_can_be_had_it_is_registered_and_removed_all_the_same(
+    folder: Path, hindrance: str
+) -> None:
+    """A container whose file system cannot be written to must leave no ghost."""
+    if hindrance == "no folder":
+        folder.rmdir()
+    else:
+        registry = Registry()
+        await (await registry.announce()).leave()
+        (lock,) = folder.iterdir()
+        lock.unlink()
+        lock.symlink_to(folder / "elsewhere")
+    registry = Registry()
+    await (await registry.announce()).leave()
+    assert [each.left for each in registry.taken] == [["deregistered"]]
+
+
+async def test_who_comes_while_the_last_one_leaves_registers_after_that_and_blocks_nothing(
+    folder: Path,
+) -> None:
+    """Else the deregistration under way would take the new registration with it."""
+    registry = Registry()
+    registry.slow = True
+    leaving = asyncio.ensure_future((await registry.announce()).leave())
+    await asyncio.sleep(0)
+    registry.slow = False
+    coming = asyncio.ensure_future(registry.announce())
+    await asyncio.sleep(0.1)
+    assert len(registry.taken) == 1
+    assert not coming.done()
+    registry.taken[0].goes_on.set()
+    await leaving
+    await eventually(coming.done, what="the registration")
+    await (await coming).leave()
+    assert [each.left for each in registry.taken] == [["deregistered"], ["deregistered"]]
