@@ -213,7 +213,7 @@ def test_the_deadline_bounds_all_attempts_and_spares_the_breaker(serve: Serve, c
     """An attempt cut short by an impatient caller is no word about the instance."""
     caller = calling(
         catalog(serve(answer(delay=1))),
-        ClientOptions(timeout=3, deadline=0.2),
+        ClientOptions(timeout=3, deadline=0.1),
         BreakerOptions(consecutive_failures=1),
     )
     with pytest.raises(DeadlineExceeded):
@@ -303,12 +303,12 @@ def test_a_body_that_breaks_off_is_the_instances_failure(serve: Serve, calling: 
 
 
 def test_the_attempts_timeout_ends_with_the_headers(serve: Serve, calling: Calling) -> None:
-    caller = calling(catalog(serve(slow_body(0.25))), ClientOptions(timeout=0.15))
+    caller = calling(catalog(serve(slow_body(0.2))), ClientOptions(timeout=0.15))
     assert caller.get().text == "halfhalf"
 
 
 def test_a_default_deadline_never_cuts_a_body_that_has_begun(serve: Serve, calling: Calling) -> None:
-    caller = calling(catalog(serve(slow_body(0.25))), ClientOptions(deadline=0.15))
+    caller = calling(catalog(serve(slow_body(0.2))), ClientOptions(deadline=0.15))
     assert caller.get().text == "halfhalf"
 
 
@@ -333,7 +333,7 @@ def test_the_callers_own_deadline_bounds_the_body_too(serve: Serve, calling: Cal
 
 
 def test_the_idle_timeout_holds_between_chunks(serve: Serve, calling: Calling) -> None:
-    caller = calling(catalog(serve(slow_body(1))), ClientOptions(idle_timeout=0.2))
+    caller = calling(catalog(serve(slow_body(1))), ClientOptions(idle_timeout=0.05))
     with pytest.raises(caller.http.module.ReadTimeout):
         caller.get()
 
@@ -453,3 +453,19 @@ def test_case_38_cancelled_calls_leak_neither_slots_nor_counts(serve: Serve, mod
         wait_until(lambda: caller.in_flight() == 0, what="all picks to be given back")
         (endpoint,) = caller.upstream.endpoints.endpoints()
         assert endpoint.state.breaker.state is BreakerState.CLOSED
+
+
+def test_what_was_closed_is_opened_by_the_next_call_with_the_same_options(
+    serve: Serve, calling: Calling
+) -> None:
+    """A service that is stopped and started again has the clients it had."""
+    server = serve()
+    options = ClientOptions(timeout=1.5)
+    caller = calling(catalog(server), options)
+    for _ in range(2):
+        assert caller.get().status_code == 200
+        caller.upstreams.close()
+        wait_until(lambda: server.open_connections == 0, what="the connections to close")
+        assert caller.upstream.endpoints.endpoints() == ()
+    assert caller.upstreams.upstream("catalog") is caller.upstream
+    assert caller.upstream.options == options

@@ -14,7 +14,7 @@ Serve = Callable[..., ScriptedServer]
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "slow"), [(slow_body(0.3), 0), (answer(delay=0.3), 1)], ids=["body", "headers"]
+    ("behaviour", "slow"), [(slow_body(0.2), 0), (answer(delay=0.2), 1)], ids=["body", "headers"]
 )
 def test_an_instance_is_slow_by_its_headers_alone(
     serve: Serve, calling: Callable[..., Caller], behaviour: Behaviour, slow: int

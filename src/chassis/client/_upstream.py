@@ -178,11 +178,18 @@ class Upstream:
         self.hedging.reconfigure(options.hedge or HedgeOptions(), monotonic())
 
     def close(self) -> None:
-        """End the subscription and close the connections."""
+        """End the subscription and close the connections; a call that comes later begins anew.
+
+        The options stay, and so do the clients and policies that hold this object.
+        """
         with self._opening:
-            if self._subscription is not None:
-                self._subscription.close()
-        self.endpoints.close()
+            subscription, self._subscription = self._subscription, None
+            if subscription is not None:
+                subscription.close()
+            if self.known:
+                self.known = False
+                self.answered = concurrent.futures.Future()
+        self.endpoints.update(Snapshot(service=self.service, instances=(), reason=Reason.NOT_ASKED_YET))
 
     def _bulkhead(self, current: Bulkhead | None) -> Bulkhead | None:
         limit = self.options.max_in_flight
@@ -221,6 +228,7 @@ class Upstream:
         # First, as breakers made for new instances begin as the others are.
         self.breakers.follow(snapshot.freshness)
         self.endpoints.update(snapshot)
-        if snapshot.reason is not Reason.NOT_ASKED_YET and not self.known:
+        if snapshot.reason is not Reason.NOT_ASKED_YET:
             self.known = True
-            self.answered.set_result(None)
+            if not self.answered.done():
+                self.answered.set_result(None)

@@ -128,10 +128,8 @@ class ServiceUpstreams:
             upstream.open()
 
     def close(self) -> None:
-        """Forget all services and close their connections."""
-        with self._lock:
-            upstreams, self._upstreams = self._upstreams, {}
-        for upstream in upstreams.values():
+        """End following discovery and close all connections; a call that comes later begins both anew."""
+        for upstream in list(self._upstreams.values()):
             upstream.close()
 
     def after_fork_in_child(self) -> None:
