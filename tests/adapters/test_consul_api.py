@@ -29,6 +29,7 @@ from chassis.adapters.consul import (
 )
 from chassis.adapters.consul._protocol import path
 from chassis.core import DiscoveryError
+from tests.support.ports import free_port
 from tests.support.scripted_agent import Answer, Asked, Script, ScriptedAgent
 from tests.support.servers import ConsulServer
 
@@ -396,3 +397,10 @@ async def test_a_write_wakes_a_blocked_query_of_a_real_agent(
     assert [each.value for each in (await waiting).value] == [b"now"]
     assert time.monotonic() - begun < 1
     await api.aclose()
+
+
+async def test_an_agent_that_is_not_there_is_told_of_in_the_systems_own_words() -> None:
+    """And not as "all connection attempts failed", which tells nobody what to look for."""
+    async with ConsulAPI(ConsulOptions(url=f"http://127.0.0.1:{free_port()}")) as api:
+        with pytest.raises(ConsulUnreachable, match="ConnectError: Connection refused"):
+            await api.leader()

@@ -332,9 +332,10 @@ class ConsulAPI:
             ) from error
         except (httpx2.RequestError, OSError) as error:
             # A certificate refused in TLS 1.3 is told with the first read, as a bare ssl.SSLError.
+            reason = _reason(error)
             raise ConsulUnreachable(
                 f"Consul at {options.url} did not answer {request.what}: "
-                f"{type(error).__name__}{f': {error}' if str(error) else ''}",
+                f"{type(error).__name__}{f': {reason}' if reason else ''}",
                 dropped=isinstance(error, httpx2.ReadError | httpx2.WriteError | httpx2.RemoteProtocolError),
             ) from error
 
@@ -375,6 +376,16 @@ class ConsulAPI:
                 "put the ACL token there and nothing else"
             )
         return token
+
+
+def _reason(error: BaseException) -> str:
+    """What the operating system said, where there is a word of it: the libraries above say less."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error)
 
 
 def _headers(token: str, auth: str) -> dict[str, str]:
