@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
+import socket
 import ssl
 import threading
 import weakref
@@ -382,8 +384,10 @@ def _reason(error: BaseException) -> str:
     """What the operating system said, where there is a word of it: the libraries above say less."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.strerror:
-            return cause.strerror
+        if isinstance(cause, socket.gaierror):
+            return str(cause.strerror)
+        if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.errno:
+            return os.strerror(cause.errno)
         cause = cause.__cause__ or cause.__context__
     return str(error)
 
