@@ -20,6 +20,7 @@ from chassis.core import (
     NoInstance,
     Outcome,
     Rejected,
+    classify_error,
     deadline_scope,
 )
 from chassis.core.request import request_id
@@ -207,6 +208,9 @@ def test_a_passed_deadline_sends_nothing(serve: Serve, calling: Calling) -> None
                 caller.get()
     assert isinstance(raised.value, caller.http.module.TimeoutException)
     assert server.received == []
+    # Nor is it a vote in a breaker around the call.
+    assert not raised.value.conclusive
+    assert classify_error(None, raised.value) is Outcome.IGNORED
 
 
 def test_the_deadline_bounds_all_attempts_and_spares_the_breaker(serve: Serve, calling: Calling) -> None:
