@@ -48,6 +48,11 @@ class Follower:
 
         self._following = await background.run(begin, name="follow")
 
+    @property
+    def mode(self) -> str:
+        assert self._following is not None
+        return self._following.mode
+
     async def close(self) -> None:
         async def end() -> None:
             if self._following is not None:
@@ -178,6 +183,23 @@ async def test_beyond_the_limit_services_are_asked_once_a_second_of_the_agents_c
         assert polls
         assert not any("wait" in each.query for each in polls)
         assert [each.details() for each in watching[0].of(WatchLimitNear)] == [{"open": 4, "limit": 4}]
+
+
+async def test_a_watch_that_asks_for_no_limit_keeps_to_the_one_of_the_others(watch: Watch) -> None:
+    """A registration watches its own service; it must not take one query more than was allowed."""
+    agent = Agent(entry("a"))
+    with ScriptedAgent(agent) as server:
+        watching = [watch(server.url, f"s{number}", max_watches=4) for number in range(3)]
+        for each in watching:
+            await each.until_ids("a")
+        await eventually(lambda: agent.blocked == 4, what="the blocking queries allowed")
+        own = Follower(server.url, service="own")
+        await own.follow()
+        await eventually(lambda: own.told, what="its first answer")
+        assert own.mode == "cached"
+        await asyncio.sleep(0.2)
+        assert agent.most_blocked == 4
+        await own.close()
 
 
 @pytest.mark.integration  # polling takes seconds

@@ -26,6 +26,8 @@ _POLL_EVERY = 1.0
 _POLLS_AT_ONCE = 4
 _RESTART_DELAY = 1.0
 _EXPLAINED_FOR = 10.0
+_BLOCKING = 50
+"""How many blocking queries may be open where nobody says."""
 
 Entries: TypeAlias = list[Any]
 
@@ -64,7 +66,9 @@ class Following:
     :ivar wait: seconds a blocking query may wait; the smallest of all followers holds.
     """
 
-    def __init__(self, watch: SharedWatch, tell: Callable[[Told], None], *, wait: float, limit: int) -> None:
+    def __init__(
+        self, watch: SharedWatch, tell: Callable[[Told], None], *, wait: float, limit: int | None
+    ) -> None:
         self._watch = watch
         self.tell = tell
         self.wait = wait
@@ -107,7 +111,7 @@ class SharedWatch:
         self.index = 0
         self._task = asyncio.create_task(self._run(), name=f"chassis:consul:watch:{query.service}")
 
-    def join(self, tell: Callable[[Told], None], *, wait: float, limit: int) -> Following:
+    def join(self, tell: Callable[[Told], None], *, wait: float, limit: int | None) -> Following:
         following = Following(self, tell, wait=wait, limit=limit)
         self._followers = (*self._followers, following)
         # Who comes later begins with what the others have been told last.
@@ -217,7 +221,12 @@ class SharedWatch:
 
     def _allowed(self) -> int:
         """How many blocking queries may be open."""
-        return max((each.limit for each in self._followers), default=0)
+        limits = self.limits() or [each for watch in self._agent.watches.values() for each in watch.limits()]
+        return max(limits, default=_BLOCKING)
+
+    def limits(self) -> list[int]:
+        """What its followers allow, those who do not mind left out."""
+        return [each.limit for each in self._followers if each.limit is not None]
 
     def _wanted(self) -> int:
         """How many of them watches may take: until the bell has its own, these are left free for it."""
@@ -337,14 +346,15 @@ class WatchHub:
         tell: Callable[[Told], None],
         *,
         wait: float = 30.0,
-        limit: int = 50,
+        limit: int | None = None,
     ) -> Following:
         """Tell ``tell`` of every answer and every error of a watch, which begins if there is none.
 
         It is told at once, before this returns, what the watch told last.
 
         :param wait: seconds a blocking query may wait for a change; see :class:`Following`.
-        :param limit: how many blocking queries this process may hold open at the agent.
+        :param limit: how many blocking queries this process may hold open at the agent; None for as many
+            as those who watch other services allow.
         """
         return self.agent(options).watch(query).join(tell, wait=wait, limit=limit)
 
