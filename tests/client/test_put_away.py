@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from chassis.client._effects import Discard, Race
+from chassis.client._module import http_module
 
 
 class Answer:
@@ -80,3 +81,18 @@ async def test_case_38_a_caller_that_leaves_a_race_leaves_no_answer_open(good: b
         await caller
     await all_else()
     assert answer.closed
+
+
+@pytest.mark.asyncio
+async def test_case_38_a_body_of_a_fragile_pool_is_closed_though_its_reader_is_cancelled() -> None:
+    """Its connection would be busy for good, though nobody used it."""
+    stream, slots = Answer(), asyncio.Semaphore(0)
+    body = http_module("httpx").slot_body(stream, slots)
+    reader = asyncio.create_task(body.aclose())
+    await asyncio.sleep(0.005)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    await all_else()
+    assert stream.closed
+    assert not slots.locked()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
+from chassis.client._effects import in_background
 from chassis.client._ending import Ending
 from chassis.core import ChassisError, Deadline, DeadlineExceeded, Outcome, classify_error
 
@@ -140,6 +141,10 @@ class SlotBodyMixin:
             yield chunk
 
     async def aclose(self) -> None:
+        # Such a pool loses a connection for ever when its closing is cancelled.
+        await asyncio.shield(in_background(self._close()))
+
+    async def _close(self) -> None:
         try:
             await self._stream.aclose()
         finally:

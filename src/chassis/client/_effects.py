@@ -113,7 +113,7 @@ async def _finish_even_if_cancelled(sending: Any) -> Any:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         if not task.cancelled():
-            _in_background(_close_answer(task))
+            in_background(_close_answer(task))
         raise
     finally:
         # An error's traceback holds this frame, and the task holds the error.
@@ -124,8 +124,8 @@ _closing: set[asyncio.Task[None]] = set()
 """Strong references: the loop keeps only weak ones to its tasks."""
 
 
-def _in_background(closing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Close an answer nobody waits for any more, whatever becomes of the caller meanwhile."""
+def in_background(closing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Close an answer, whatever becomes of the caller meanwhile."""
     task = asyncio.get_running_loop().create_task(closing)
     _closing.add(task)
     task.add_done_callback(_closing.discard)
@@ -198,7 +198,7 @@ class Race(Generic[AttemptT]):
             # A caller that leaves, in the grace too, takes no answer along.
             for each in ended:
                 if each.response is not None:
-                    _in_background(_close(each.response))
+                    in_background(_close(each.response))
             raise
         return ended
 
@@ -229,7 +229,7 @@ class Race(Generic[AttemptT]):
         closing = []
         for task in tasks:
             task.cancel()
-            closing.append(_in_background(_close_answer(task)))
+            closing.append(in_background(_close_answer(task)))
         if closing and self._grace:
             await asyncio.wait(closing, timeout=self._grace)
 
@@ -262,7 +262,7 @@ class Discard:
         self.response = response
 
     async def perform(self) -> None:
-        _in_background(_close(self.response))
+        in_background(_close(self.response))
 
     def perform_sync(self) -> None:
         try:
