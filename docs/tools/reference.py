@@ -30,7 +30,7 @@ def on_config(config: Any) -> Any:
     nav: list[Any] = []
     for entry in config["nav"]:
         title, pages = next(iter(entry.items())) if isinstance(entry, dict) else ("", entry)
-        if not pages.endswith("/*"):
+        if not isinstance(pages, str) or not pages.endswith("/*"):
             nav.append(entry)
             continue
         folder = Path(config["docs_dir"], pages.removesuffix("*"))
