@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from chassis.background import background
 from chassis.core import Freshness, Instance, Snapshot
 from chassis.discovery import Topic, Watches
 from tests.support.waiting import wait_until
@@ -45,6 +46,23 @@ def test_a_service_is_watched_on_for_a_while_when_nobody_listens() -> None:
     subscription.close()
     watches.rest()
     wait_until(lambda: script.ended == 1, what="the end of the watch")
+
+
+def test_who_comes_and_goes_a_thousand_times_leaves_one_task_behind() -> None:
+    script = Script()
+    watches = Watches(script.watch, name="comes-and-goes", idle=lambda service: 60.0)
+    for _ in range(1_000):
+        watches.subscribe("catalog", lambda snapshot: None).close()
+
+    async def count() -> int:
+        return sum("comes-and-goes" in each.get_name() for each in asyncio.all_tasks())
+
+    def tasks() -> int:
+        return int(background.start(count, name="count").result(5))
+
+    assert tasks() <= 2
+    watches.rest()
+    wait_until(lambda: tasks() == 0, what="the end of all of them")
 
 
 def test_case_43_after_the_while_the_watch_ends_and_the_next_begins_with_what_it_knew() -> None:

@@ -24,6 +24,8 @@ class _Watched:
     topic: Topic
     job: Job
     left_at: float = 0.0
+    ending: Job | None = None
+    """Waits for the end of the idle time, once somebody has left."""
 
 
 class Watches:
@@ -83,6 +85,8 @@ class Watches:
                 self._forget(each)
         for each in idle:
             each.job.cancel()
+            if each.ending is not None:
+                each.ending.cancel()
 
     def _start(self, topic: Topic) -> Job:
         return background.start(lambda: self._keep_watching(topic), name=f"{self._name}:{topic.service}")
@@ -96,19 +100,26 @@ class Watches:
             watched.left_at = monotonic()
             if idle == 0:
                 self._forget(watched)
+            elif watched.ending is None:
+                watched.ending = background.start(
+                    lambda: self._end_idle(watched, idle), name=f"{self._name}:{topic.service}:idle"
+                )
         if idle == 0:
             watched.job.cancel()
-        else:
-            background.start(lambda: self._end_idle(watched, idle), name=f"{self._name}:{topic.service}:idle")
 
     async def _end_idle(self, watched: _Watched, idle: float) -> None:
-        await asyncio.sleep(idle)
-        with self._lock:
-            known = self._watched.get(watched.topic.service) is watched
-            # Somebody may have come and left meanwhile: then another of these waits for the end.
-            if not known or watched.topic.listened_to or monotonic() - watched.left_at < idle:
-                return
-            self._forget(watched)
+        while True:
+            await asyncio.sleep(max(0.0, watched.left_at + idle - monotonic()))
+            with self._lock:
+                if self._watched.get(watched.topic.service) is not watched:
+                    return
+                if watched.topic.listened_to:
+                    watched.ending = None
+                    return
+                # Somebody may have come and left meanwhile: then the time began anew.
+                if monotonic() - watched.left_at >= idle:
+                    self._forget(watched)
+                    break
         watched.job.cancel()
 
     def _forget(self, watched: _Watched) -> None:
@@ -136,7 +147,7 @@ class Watches:
         self._lock = threading.Lock()
         for each in list(self._watched.values()):
             if each.topic.listened_to:
-                each.job = self._start(each.topic)
+                each.job, each.ending = self._start(each.topic), None
             else:
                 self._forget(each)
 
