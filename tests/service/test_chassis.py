@@ -144,6 +144,19 @@ async def test_the_clients_policies_hold_for_a_program_that_was_not_started(tmp_
 
 
 @pytest.mark.asyncio
+async def test_a_policy_that_cannot_be_used_is_told_with_its_origin_at_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "shop.toml"
+    file.write_text('[chassis.policies."client:catalog"]\nretrys = 3\n')
+    chassis = Chassis("shop", file=file, environment={})
+    chassis.client("catalog")
+    with pytest.raises(ConfigError) as refused:
+        await chassis.start()
+    assert "retrys" in str(refused.value)
+    assert "shop.toml" in str(refused.value)
+    assert "did you mean" in str(refused.value)
+
+
+@pytest.mark.asyncio
 async def test_limits_follow_the_file_while_the_service_runs(tmp_path: Path) -> None:
     """Those of decorated functions by their names, and what the server sheds; ``/health`` shows both."""
     file = tmp_path / "shop.toml"

@@ -307,8 +307,7 @@ class Engine:
                 continue
             try:
                 prepared = await prepare(self._wanted(handle), self._inputs(), documents)
-                for check in handle._checks:
-                    _run_check(check, prepared.value)
+                _run_checks(handle, prepared)
             except ConfigError as error:
                 errors.extend(every(error))
             else:
@@ -325,8 +324,7 @@ class Engine:
         """Give a handle its first settings."""
         try:
             prepared = await prepare(self._wanted(handle), self._inputs(), self._machine.accepted)
-            for check in handle._checks:
-                _run_check(check, prepared.value)
+            _run_checks(handle, prepared)
         except ConfigError as error:
             first = every(error)[0]
             handle._pending = first if isinstance(first, ConfigUnavailable) else None
@@ -445,6 +443,16 @@ class Engine:
         self._errors[name] = error
         self._set_status(name, SourceStatus(SourceState.REJECTED, str(error)))
         _emit_rejected(name, error)
+
+
+def _run_checks(handle: Settings[Any], prepared: Prepared) -> None:
+    """Let the handle's checks look at settings that are not in use yet, and at where they came from."""
+    handle._judged = prepared.merged
+    try:
+        for check in handle._checks:
+            _run_check(check, prepared.value)
+    finally:
+        handle._judged = None
 
 
 def _run_check(check: Callable[[Any], Any], value: Any) -> None:

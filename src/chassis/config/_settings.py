@@ -58,6 +58,7 @@ class Settings(Generic[T]):
         self._prefix = prefix
         self._strict = strict
         self._view: View[T] | None = None
+        self._judged: Merged | None = None  # of settings that checks look at, before they are in use
         self._pending: ConfigUnavailable | None = None
         self._checks: list[Callable[[T], Any]] = []
         self._subscribers: list[Subscriber] = []
@@ -97,7 +98,10 @@ class Settings(Generic[T]):
         :param path: ``"db.host"``, or the parts: ``("labels", "a.b")``.
         """
         where = parse_path(path) if isinstance(path, str) else path
-        return (self._view or self._load()).merged.origin(where) or "default"
+        merged = self._judged
+        if merged is None:
+            merged = (self._view or self._load()).merged
+        return merged.origin(where) or "default"
 
     def made_of(self, type_: Any, name: str, table: Path, prefix: str, strict: bool) -> bool:
         """Whether it was made with these arguments."""
