@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from chassis.adapters.consul import ConsulAPI, ConsulDiscoveryOptions, ConsulOptions
+from chassis.background import background
 from chassis.core import ConfigError, Freshness, Reason, Snapshot, Source, Status
 from chassis.discovery import EmptyAnswerHeld, EntriesSkipped, InstancesChanged
 from tests.support.consul_script import Agent, Watch, entry
@@ -172,6 +173,20 @@ async def test_why_there_is_no_instance_is_told(watch: Watch, answer: Answer, re
         watching = watch(server.url, tags=("blue",) if reason is Reason.FILTERED else ())
         assert (await watching.until(lambda each: True, "the first snapshot")).reason is reason
         assert watching.discovery.describe()["catalog"]["reason"] == reason.value
+
+
+async def test_what_was_closed_tells_of_nothing_any_more(watch: Watch) -> None:
+    """Nor of the agent's end, if that follows at once."""
+    with ScriptedAgent(Agent(entry("a"))) as server:
+        watching = watch(server.url)
+        await watching.until_ids("a")
+        watching.subscription.close()
+
+        async def close() -> list[str]:
+            await watching.discovery.aclose()
+            return list(watching.discovery._watched)
+
+        assert await background.run(close, name="close") == []
 
 
 async def test_only_instances_with_all_tags_are_told(watch: Watch) -> None:

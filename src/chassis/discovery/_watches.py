@@ -77,8 +77,11 @@ class Watches:
             topics = [each.topic for each in self._watched.values()]
         return {topic.service: describe(topic.snapshot) for topic in topics}
 
-    def rest(self) -> None:
-        """End at once every watch that nobody listens to. Any thread."""
+    def rest(self) -> tuple[str, ...]:
+        """End every watch that nobody listens to. Any thread.
+
+        :returns: the services that were watched; their watches are cancelled, and about to end.
+        """
         with self._lock:
             idle = [each for each in self._watched.values() if not each.topic.listened_to]
             for each in idle:
@@ -87,6 +90,7 @@ class Watches:
             each.job.cancel()
             if each.ending is not None:
                 each.ending.cancel()
+        return tuple(each.topic.service for each in idle)
 
     def _start(self, topic: Topic) -> Job:
         return background.start(lambda: self._keep_watching(topic), name=f"{self._name}:{topic.service}")

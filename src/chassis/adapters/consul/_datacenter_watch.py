@@ -135,8 +135,8 @@ class DatacenterWatch:
             self._heard(self, self.machine.restored(ranked, fetched_at=fetched_at, now=now))
 
     def elapse(self, now: float) -> None:
-        """Let time pass."""
-        step = self.machine.elapsed(now=now)
+        """Let time pass. What nobody watches is old by intention, and does not expire."""
+        step = self.machine.elapsed(now=now) if self.followed else None
         if step is not None:
             self._heard(self, step)
 

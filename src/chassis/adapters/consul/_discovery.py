@@ -71,7 +71,11 @@ class ConsulDiscovery:
         On the background loop. It may be used afterwards as before.
         """
         await asyncio.gather(*(each.flush() for each in list(self._watched.values())))
-        self._watches.rest()
+        watched = dict(self._watched)
+        ending = [watched[service] for service in self._watches.rest() if service in watched]
+        # Else they could still tell of an agent that ends together with this process.
+        while any(each in self._watched.values() for each in ending):  # noqa: ASYNC110 - a turn or two
+            await asyncio.sleep(0)
 
     async def _watch(self, topic: Topic) -> None:
         watch = ServiceWatch(self._agent, self.options_for(topic.service), topic)

@@ -56,6 +56,18 @@ class ConsulDiscoveryOptions:
         check_count("max_watches", self.max_watches, least=0)
         if self.expire_after is not None:
             check_seconds("expire_after", self.expire_after)
+        for name in ("tags", "datacenters"):
+            # Each letter would count as one.
+            if isinstance(getattr(self, name), str):
+                raise ConfigError(
+                    f"{getattr(self, name)!r} is one text", setting=name, remedy="give a tuple of texts"
+                )
+        if not all(self.tags):
+            raise ConfigError(
+                f"{self.tags!r} names none",
+                setting="tags",
+                remedy="name each wanted tag, or give none at all",
+            )
         if not all(self.datacenters) or len(set(self.datacenters)) < len(self.datacenters):
             raise ConfigError(
                 f"{self.datacenters!r} names one twice, or none",

@@ -95,7 +95,7 @@ class ServiceWatch:
             for each in self._others:
                 each.leave()
             self._publish()
-        due = [each.machine.expires_at for each in self._all]
+        due = [each.machine.expires_at for each in self._all if each.followed]
         due += [self._leave_at, self._silent_until if unheard else None]
         return min((each for each in due if each is not None), default=None)
 
