@@ -166,6 +166,7 @@ def test_what_cannot_be_used_is_named_with_place_and_remedy(written: Any, told: 
 def heard() -> Iterator[list[Event]]:
     heard: list[Event] = []
     unsubscribe = events.subscribe(heard.append)
+    heard.clear()  # what nobody heard when it happened is replayed, and is another test's
     yield heard
     unsubscribe()
 

@@ -94,6 +94,8 @@ class Watching:
         self.heard: list[tuple[float, Snapshot]] = []
         self.events: list[Event] = []
         self._unsubscribe = events.subscribe(self.events.append)
+        # What nobody heard when it happened is replayed, and is another test's.
+        self.events.clear()
         self.subscription = self.subscribe()
 
     def subscribe(self) -> Subscription:
@@ -127,8 +129,8 @@ class Watching:
 
     async def close(self) -> None:
         self.subscription.close()
-        self._unsubscribe()
         await background.run(self.discovery.aclose, name="close")
+        self._unsubscribe()
         await background.run(self.api.aclose, name="close")
 
 
