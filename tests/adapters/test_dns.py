@@ -300,6 +300,8 @@ async def test_a_name_of_the_hosts_file_is_known_too(watch: Any) -> None:
         ({"records": "MX"}, "records: 'MX' is not known; give address or srv"),
         ({"scheme": "ftp"}, "scheme: 'ftp' is not known"),
         ({"port": 0}, "port: 0 is not a port"),
+        ({"port": True}, "port: True is not a port"),
+        ({"port": "80"}, "port: '80' is not a port"),
         ({"refresh": 0}, "refresh: 0 is not a duration"),
         ({"timeout": -1}, "timeout: -1 is not a duration"),
         (

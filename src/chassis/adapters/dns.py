@@ -66,7 +66,7 @@ class DNSOptions:
             )
         if self.scheme not in ("http", "https"):
             raise ConfigError(f"{self.scheme!r} is not known", setting="scheme", remedy="give http or https")
-        if self.port is not None and not 0 < self.port < 65536:
+        if self.port is not None and (type(self.port) is not int or not 0 < self.port < 65536):
             raise ConfigError(
                 f"{self.port!r} is not a port", setting="port", remedy="give one from 1 to 65535"
             )

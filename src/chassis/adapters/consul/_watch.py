@@ -36,7 +36,8 @@ async def observe(
     """Ask ``query`` for ever, and yield what comes.
 
     It is called with the index to wait on, or None for an answer at once. Questions follow each other
-    at most once a second after a burst of three; after an error the next one waits longer each time. Close the iterator to end it (:func:`contextlib.aclosing`).
+    at most once a second after a burst of three; after an error the next one waits longer each time.
+    Close the iterator to end it (:func:`contextlib.aclosing`).
 
     :param max_stale: seconds since the answering server last heard from the leader, or the agent's
         cache from a server, beyond which the answer counts as an error.
