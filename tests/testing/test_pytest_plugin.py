@@ -63,14 +63,14 @@ def test_pytest_finds_it_by_itself() -> None:
         for each in importlib.metadata.entry_points(group="pytest11")
         if each.dist is not None and each.dist.name == "chassis-kit"
     ]
-    if not found:
-        pytest.skip("installed before there was an entry point: pip install -e .")
-    assert found == [PLUGIN]
+    assert found == [PLUGIN], "an older installation has no entry point: pip install -e ."
 
 
 def test_its_fixtures_serve_a_users_tests(tmp_path: Path) -> None:
     """Each of them, in a directory that knows nothing of this project."""
     (tmp_path / "test_user.py").write_text(USER_TESTS)
+    # Without it pytest looks for settings in the directories above, which may be this project's.
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", PLUGIN, "-p", "no:cacheprovider", "."],
         cwd=tmp_path,
