@@ -58,7 +58,7 @@ def tests_all(session: nox.Session) -> None:
 
 @nox.session
 def integration(session: nox.Session) -> None:
-    """Run the tests that need a real Consul or OpenBao.
+    """Run the tests that need a real Consul or OpenBao, and those that take their time.
 
     With CHASSIS_REQUIRE_SERVERS=1 a test that was skipped fails the session.
     """

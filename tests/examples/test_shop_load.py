@@ -16,6 +16,9 @@ from tests.support.ports import free_port
 from tests.support.processes import ManagedProcess
 from tests.support.waiting import wait_until
 
+# For their time.
+pytestmark = pytest.mark.integration
+
 RATE = 100
 TOKEN = jwt.encode({"sub": "ann"}, "s" * 32, headers={"kid": "key-1"})
 

@@ -16,6 +16,9 @@ from tests.support.ports import free_port
 from tests.support.processes import ManagedProcess
 from tests.support.waiting import wait_until
 
+# For their time: each needs several processes.
+pytestmark = pytest.mark.integration
+
 
 def service(name: str, **env: str) -> ManagedProcess:
     env["CHASSIS_SERVER__DRAIN"] = "0"  # nobody else is to learn of its end

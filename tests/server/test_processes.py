@@ -21,6 +21,9 @@ from tests.support.ports import free_port
 from tests.support.processes import ManagedProcess
 from tests.support.waiting import wait_until
 
+# For their time: each starts a server or two.
+pytestmark = pytest.mark.integration
+
 HERE = Path(__file__).parent
 
 
