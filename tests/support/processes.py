@@ -45,9 +45,7 @@ class ManagedProcess:
     ) -> None:
         self.command = [os.fspath(part) for part in command]
         self.name = name or Path(self.command[0]).name
-        # What the tests are told is none of a service's business, which would call it unknown.
-        told = {name: value for name, value in os.environ.items() if name != "CHASSIS_REQUIRE_SERVERS"}
-        self._env = {**told, **(env or {})}
+        self._env = {**os.environ, **(env or {})}
         self._cwd = cwd
         self._temporary = log is None
         if log is None:
