@@ -62,7 +62,7 @@ def integration(session: nox.Session) -> None:
 
     With CHASSIS_REQUIRE_SERVERS=1 a test that was skipped fails the session.
     """
-    install(session, "test")
+    install(session, "test", "types")
     report = Path(session.create_tmp()) / "integration.xml"
     session.run("pytest", "-m", "integration", f"--junit-xml={report}", *session.posargs)
     skipped = [
@@ -99,7 +99,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def api(session: nox.Session) -> None:
     """Write docs/api.txt, the public API as text; with `-- --check` only compare."""
-    install(session)
+    install(session, extras="[all,testing]")
     session.run("python", "docs/tools/api.py", *session.posargs)
 
 

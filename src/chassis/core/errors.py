@@ -162,8 +162,8 @@ class DeadlineExceeded(ChassisError, TimeoutError):
         callers would open the breaker for all.
     """
 
-    def __init__(self, *args: object, conclusive: bool = True) -> None:
-        super().__init__(*args)
+    def __init__(self, message: str = "", *, conclusive: bool = True) -> None:
+        super().__init__(message)
         self.conclusive = conclusive
 
 
