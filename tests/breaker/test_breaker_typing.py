@@ -53,9 +53,11 @@ def checked(command: list[str], tmp_path: Path) -> tuple[list[str], set[int]]:
     """The types revealed, in order, and the lines with errors."""
     file = tmp_path / "snippet.py"
     file.write_text(_SNIPPET)
+    # A project of its own: pyright leaves out what lies in a folder like .nox of another.
+    (tmp_path / "pyrightconfig.json").write_text("{}")
     result = subprocess.run(
         [sys.executable, "-m", *command, str(file)],
-        cwd=Path(__file__).parents[2],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
