@@ -212,6 +212,8 @@ async def test_case_12_an_entry_without_a_port_is_left_out_and_told_of_once(watc
 async def test_case_8_an_agent_that_sends_no_index_is_asked_once_a_second_at_most(watch: Watch) -> None:
     with ScriptedAgent(lambda asked: Answer("[]")) as server:
         watch(server.url)
+        # It goes on asking, or asking little would be no achievement.
+        await eventually(lambda: len(server.asked) >= 2, what="a second question")
         await asyncio.sleep(1.2)
         assert len(server.asked) <= 5
 
