@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import AliasChoices, BaseModel, Field, SecretBytes, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
+from chassis.breaker import BreakerOptions
 from chassis.config import ConfigErrors, apply, build, parse_seconds
 from chassis.config._build import changed_paths
 from chassis.core import ConfigError
@@ -318,6 +319,23 @@ def test_overrides_start_from_the_options_in_code():
     changed = apply(base, {"wait": "200ms", "names": "a,b"})
     assert changed == Options(name="payments", failure_rate=0.7, wait=0.2, names=["a", "b"])
     assert base.wait == 5.0
+
+
+def test_of_options_that_exclude_each_other_the_one_in_settings_holds():
+    """TOML has no None: ``window_calls`` in settings takes back the ``window`` given in code, and the reverse."""
+    by_time = BreakerOptions(window=60.0, open_for=7.0)
+    by_calls = apply(by_time, {"window_calls": 100})
+    assert by_calls == BreakerOptions(window_calls=100, open_for=7.0)
+    assert apply(by_calls, {"window": "10s"}) == BreakerOptions(window=10.0, open_for=7.0)
+    assert apply(by_calls, {"open_for": "1s"}) == BreakerOptions(window_calls=100, open_for=1.0)
+
+
+def test_options_that_exclude_each_other_are_refused_where_settings_give_both():
+    """Then nobody can say which was meant."""
+    found = errors_of(apply, BreakerOptions(), {"window": "10s", "window_calls": 100}, setting="policy")
+    assert [(each.setting, each.remedy) for each in found] == [
+        ("policy.window_calls", "give one of window and window_calls, and leave the other out")
+    ]
 
 
 def test_bad_overrides_name_the_whole_setting_and_its_origin():

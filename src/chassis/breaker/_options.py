@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias, TypedDict, get_args
+from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, get_args
 
 from chassis.core.errors import ConfigError
 from chassis.core.options import Seconds, check_count, check_fraction, check_seconds
@@ -44,6 +44,8 @@ class BreakerOptions:
         ``open_for``, and at least 30 s.
     :raises ConfigError: a value is impossible.
     """
+
+    settings_alternatives: ClassVar[tuple[tuple[str, ...], ...]] = (("window", "window_calls"),)
 
     mode: Mode = "automatic"
     failure_rate: float = 0.5
@@ -113,7 +115,7 @@ class BreakerOptions:
             raise ConfigError(
                 f"{self.window_calls!r} calls are given beside a window of {self.window!r} s",
                 setting="window_calls",
-                remedy="give one of window and window_calls, and let the other be None",
+                remedy="give one of window and window_calls, and leave the other out",
             )
         for field in ("minimum_calls", "probes"):
             _at_most(field, getattr(self, field), self.window_calls, "calls of the window", "window_calls")

@@ -79,6 +79,9 @@ def apply(
 ) -> T:
     """A copy of ``options``, a dataclass instance, with ``overrides`` laid over it.
 
+    Where its class names ``settings_alternatives``, fields that exclude each other, the one that is
+    given takes the others back to None.
+
     :param setting: the name of the table, for messages.
     :param origin: where they come from: one text, or by path within ``overrides``.
     :raises ConfigError: what cannot be used; several at once as :class:`ConfigErrors`.
@@ -151,7 +154,7 @@ class _Builder:
             return _FAILED
         try:
             if based:
-                return dataclasses.replace(start, **values)
+                return dataclasses.replace(start, **dict.fromkeys(node.taken_back(values)), **values)
             return node.type(**values)
         except ValidationError as error:  # a pydantic dataclass validates for itself
             self._translate(error, node, path)

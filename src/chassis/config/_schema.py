@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
@@ -67,6 +67,21 @@ class Node:
         """The field that a plain string in place of this table stands for."""
         name: str | None = getattr(self.type, "settings_shorthand", None)
         return name
+
+    def taken_back(self, given: Collection[str]) -> list[str]:
+        """The fields that go back to None because of those that are ``given``.
+
+        Some tables have fields that exclude each other, and name them in ``settings_alternatives``.
+        Settings cannot say None, so the one that they give must be enough.
+        """
+        alternatives: tuple[tuple[str, ...], ...] = getattr(self.type, "settings_alternatives", ())
+        return [
+            name
+            for names in alternatives
+            if any(each in given for each in names)
+            for name in names
+            if name not in given
+        ]
 
     @property
     def open(self) -> bool:
