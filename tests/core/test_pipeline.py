@@ -80,8 +80,32 @@ def test_order_is_told_outermost_first_with_nested_ones_in_their_place() -> None
     assert notes == ["+a", "+b", "+c", "+d", "-d", "-c", "-b", "-a"]
     assert whole.describe() == {
         "order": whole.order(),
+        "doubts": [],
         "policies": {each: {"entered": 1} for each in whole.order()},
     }
+
+
+def test_policies_that_are_called_alike_are_told_apart() -> None:
+    """In the order, in what each tells of itself, and in what is wrong with them; nested or not."""
+    alike = [Noting("retry", [], Role.RETRY) for _ in range(3)]
+    alike[1].run_sync(lambda: None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        whole = Pipeline(alike[0], Pipeline(alike[1]), alike[2])
+    assert "Noting(retry)#3 stands inside Noting(retry)#2" in str(caught[-1].message)
+    assert whole.order() == ["Noting(retry)", "Noting(retry)#2", "Noting(retry)#3"]
+    entered = {label: told["entered"] for label, told in whole.describe()["policies"].items()}
+    assert entered == {"Noting(retry)": 0, "Noting(retry)#2": 1, "Noting(retry)#3": 0}
+
+
+def test_an_order_that_goes_wrong_later_is_told_on_request() -> None:
+    """Roles follow options, which may change at run time; also within a nested pipeline."""
+    retry, limit = Noting("a", [], Role.RETRY), Noting("b", [], Role.BULKHEAD)
+    whole = Pipeline(Pipeline(retry, limit))
+    assert whole.describe()["doubts"] == []
+    limit.role = Role.QUEUE
+    (doubt,) = whole.describe()["doubts"]
+    assert doubt.startswith("Noting(b) stands inside Noting(a): every attempt waits in the queue anew")
 
 
 @pytest.mark.asyncio

@@ -23,9 +23,11 @@ from chassis.core.deadline import Deadline, deadline_scope
 from chassis.core.errors import BulkheadFull, ConfigError
 from chassis.core.events import Event, EventBus
 from chassis.core.outcomes import Outcome
+from chassis.core.pipeline import Pipeline, PipelineWarning
 from chassis.core.registry import policies
 from chassis.limits import Bulkhead, BulkheadOptions, BulkheadRejected, bulkhead
 from chassis.limits._machine import BulkheadMachine, Waiter
+from chassis.retries import Hedge
 
 # ── the machine ──────────────────────────────────────────────────────────────────────────────
 
@@ -578,6 +580,18 @@ def test_trap_39_forked_child_begins_empty(make: Any) -> None:
 
 
 # ── being known ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_queue_given_at_run_time_changes_its_place_in_a_pipeline(make: Any) -> None:
+    """The order is judged by the options it follows, those in code or those of live configuration."""
+    limit = make(limit=1)
+    hedging = Hedge(delay=0.1, idempotent=True)
+    Pipeline(hedging, limit)
+    limit.reconfigure(BulkheadOptions(limit=1, queue=5))
+    with pytest.warns(PipelineWarning, match="waits in the queue twice"):
+        Pipeline(hedging, limit)
+    limit.reconfigure(BulkheadOptions(limit=1))
+    Pipeline(hedging, limit)
 
 
 @pytest.mark.asyncio

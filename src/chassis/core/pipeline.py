@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -86,18 +87,23 @@ class Pipeline(Policy):
     def order(self) -> list[str]:
         """The policies as a call meets them, e.g. ``["Retry(payments)", "CircuitBreaker(payments)"]``.
 
-        Those of a nested pipeline stand in its place.
+        Those of a nested pipeline stand in its place. Of two that are called alike the second is
+        ``Retry(retry)#2``.
         """
-        return [_label(policy) for policy, _ in _flat(self.policies)]
+        return _labels(policy for policy, _ in _flat(self.policies))
 
     def describe(self) -> Mapping[str, Any]:
-        """The order, and what each policy tells of itself, as plain values."""
-        described = {}
-        for policy, _ in _flat(self.policies):
+        """The order, what is wrong with it now, and what each policy tells of itself, as plain values.
+
+        What is wrong may be news: a bulkhead that is given a queue at run time has another place.
+        """
+        order, described = self.order(), {}
+        for label, (policy, _) in zip(order, _flat(self.policies), strict=True):
             describe = getattr(policy, "describe", None)
             if describe is not None:
-                described[_label(policy)] = describe()
-        return {"order": self.order(), "policies": described}
+                described[label] = describe()
+        doubts = [str(doubt) for doubt in _doubts(self.policies, everywhere=True)]
+        return {"order": order, "doubts": doubts, "policies": described}
 
     async def run(self, operation: Operation[T]) -> T:
         result: T = await self._run(operation)
@@ -200,10 +206,14 @@ _UNSEEN = (
 )
 
 
-def _doubts(policies: Sequence[Policy]) -> Iterator[_Doubt]:
-    """What is wrong with this order; pairs within one nested pipeline have been told by that."""
+def _doubts(policies: Sequence[Policy], *, everywhere: bool = False) -> Iterator[_Doubt]:
+    """What is wrong with this order.
+
+    :param everywhere: also within one nested pipeline, which has told of that when it was made.
+    """
     flat = list(_flat(policies))
     roles = [policy.role for policy, _ in flat]
+    labels = _labels(policy for policy, _ in flat)
     for at, (outer, outer_part) in enumerate(flat):
         for below, (inner, inner_part) in enumerate(flat[at + 1 :], at + 1):
             found = _FIRST_INSIDE_SECOND.get((inner.role, outer.role))
@@ -214,8 +224,8 @@ def _doubts(policies: Sequence[Policy]) -> Iterator[_Doubt]:
                 and Role.TIMEOUT not in roles[below:]
             ):
                 found = _UNSEEN
-            if found is not None and outer_part != inner_part:
-                yield _Doubt(_label(outer), _label(inner), *found)
+            if found is not None and (everywhere or outer_part != inner_part):
+                yield _Doubt(labels[at], labels[below], *found)
 
 
 def _flat(policies: Sequence[Policy]) -> Iterator[tuple[Policy, int]]:
@@ -228,5 +238,12 @@ def _flat(policies: Sequence[Policy]) -> Iterator[tuple[Policy, int]]:
             yield policy, number
 
 
-def _label(policy: Policy) -> str:
-    return f"{type(policy).__name__}({policy.name})"
+def _labels(policies: Iterable[Policy]) -> list[str]:
+    """What each is called, no two of them alike."""
+    labels: list[str] = []
+    counts: Counter[str] = Counter()
+    for policy in policies:
+        label = f"{type(policy).__name__}({policy.name})"
+        counts[label] += 1
+        labels.append(label if counts[label] == 1 else f"{label}#{counts[label]}")
+    return labels

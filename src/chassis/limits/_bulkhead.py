@@ -38,7 +38,7 @@ class Bulkhead(Admission):
     """
 
     kind = "bulkhead"
-    role = Role.BULKHEAD
+    role: Role | None = Role.BULKHEAD
 
     def __init__(
         self,
@@ -60,8 +60,7 @@ class Bulkhead(Admission):
         self.name = name
         self.classify = classify_error
         self._defaults = self._options = replace(options or BulkheadOptions(), **given)
-        if self._options.queue:
-            self.role = Role.QUEUE
+        self.role = _role_for(self._options)
         self._clock = clock
         self._machine = _machine_for(self._options)
         self._bus = bus
@@ -100,6 +99,7 @@ class Bulkhead(Admission):
         """Follow ``options`` from now on. A higher limit lets waiters in; a lower one puts nobody out."""
         with self._lock:
             self._options = options
+            self.role = _role_for(options)
             lucky = self._machine.resize(
                 options.limit, options.queue, lifo=options.order == "lifo", clock=self._clock
             )
@@ -289,6 +289,10 @@ class Bulkhead(Admission):
         """The calls and waiters of the parent's other threads do not exist in the child."""
         self._lock = threading.RLock()
         self._machine = _machine_for(self._options)
+
+
+def _role_for(options: BulkheadOptions) -> Role:
+    return Role.QUEUE if options.queue else Role.BULKHEAD
 
 
 def _machine_for(options: BulkheadOptions) -> BulkheadMachine:
