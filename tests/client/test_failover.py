@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -421,30 +422,37 @@ def test_a_deadline_that_passes_in_a_queue_sends_nothing_and_spares_the_breaker(
 def test_trap_45_an_error_that_was_dealt_with_leaves_nothing_for_the_collector(
     serve: Serve, calling: Calling
 ) -> None:
-    """Neither the error nor what its frames hold waits for a collection."""
-    caller = calling(catalog(free_port(), free_port()), ClientOptions(retries=0))
-    client, error_type = caller.client, caller.http.module.ConnectError
+    """Neither the error nor what its frames hold waits for a collection.
+
+    It is the body's own error: of one that the HTTP module translates, Python 3.12 keeps a cycle itself.
+    """
+    caller = calling(catalog(serve()), ClientOptions(retries=0))
+    client = caller.client
 
     class Marked(str):
         __slots__ = ("__weakref__",)
 
     kept: list[weakref.ref[Any]] = []
 
+    async def abody() -> AsyncIterator[bytes]:
+        yield b"part"
+        raise OSError("the disk is gone")
+
+    def body() -> Iterator[bytes]:
+        yield b"part"
+        raise OSError("the disk is gone")
+
     async def call() -> None:
         url = Marked("/")
         kept.append(weakref.ref(url))
-        try:
-            await client.get(url)
-        except error_type:
-            pass
+        with contextlib.suppress(OSError):
+            await client.post(url, content=abody())
 
     def call_sync() -> None:
         url = Marked("/")
         kept.append(weakref.ref(url))
-        try:
-            client.get(url)
-        except error_type:
-            pass
+        with contextlib.suppress(OSError):
+            client.post(url, content=body())
 
     gc.collect()
     gc.disable()
