@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import pickle
 import random
 import sys
 import threading
@@ -675,6 +676,86 @@ def test_threads_take_no_more_than_there_is(make: Any) -> None:
     assert limit.describe()["refused"] == 1100
 
 
+# ── told to HTTP clients ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("options", "policy"),
+    [
+        ({"rate": 100, "per": 60}, "q=100;w=60"),
+        ({"rate": 100, "per": 60, "burst": 10}, "q=100;w=60"),
+        ({"rate": 1, "per": 10}, "q=1;w=10"),
+        ({"rate": 10, "burst": 50}, "q=50;w=5"),  # never fewer than may come at once
+        ({"rate": 50, "per": 0.5}, "q=100;w=1"),  # a window has no fractions
+        ({"rate": 10, "per": 1.5}, "q=13;w=2"),
+        ({"rate": 3, "per": 0.3}, "q=10;w=1"),
+        ({"rate": 1, "per": 1e300}, "q=0;w=999999999999999"),  # an Integer has fifteen digits
+    ],
+)
+def test_policy_field_tells_the_rate_in_whole_seconds(make: Any, options: Any, policy: str) -> None:
+    """`rate` and `per` where they can be told, else the same rate in the next whole window."""
+    assert make(**options).headers()["RateLimit-Policy"] == f'"search";{policy}'
+
+
+def test_what_is_left_is_told_with_the_seconds_it_should_last(make: Any) -> None:
+    """Never more in the time than the rate; none left: until the next one."""
+    clock = ManualClock()
+    limit = make(rate=10, per=60, clock=clock, key=lambda *_: "ann")
+    left = []
+    for _ in range(10):
+        left.append(limit.headers("ann")["RateLimit"])
+        limit.acquire()
+    assert left[0] == '"search";r=10;t=60'
+    assert left[1] == '"search";r=9;t=54'
+    assert left[9] == '"search";r=1;t=6'
+    assert limit.headers("ann")["RateLimit"] == '"search";r=0;t=6'
+    clock.now += 4.5
+    assert limit.headers("ann")["RateLimit"] == '"search";r=0;t=2'
+    assert limit.headers("bob")["RateLimit"] == '"search";r=10;t=60'  # and asking took nothing
+    limit.reconfigure(RateLimitOptions(rate=20, per=60))
+    assert limit.headers("bob")["RateLimit-Policy"] == '"search";q=20;w=60'
+
+
+@given(
+    rate=st.integers(1, 50),
+    per=st.sampled_from([0.25, 1.0, 7.0, 60.0]),
+    burst=st.integers(1, 80),
+    taken=st.integers(0, 200),
+    rest=st.floats(0, 100),
+)
+def test_who_heeds_what_is_told_is_not_refused(
+    rate: int, per: float, burst: int, taken: int, rest: float
+) -> None:
+    """All that is left at once, then wait for the end of the time told, and ask again: three times."""
+    clock = ManualClock()
+    limit = RateLimit("told", rate=rate, per=per, burst=burst, clock=clock, register=False)
+    for _ in range(min(taken, burst)):
+        limit.acquire()
+    clock.now += rest
+    for _ in range(3):
+        told = {part[0]: int(part[2:]) for part in limit.headers()["RateLimit"].split(";")[1:]}
+        quota = int(limit.headers()["RateLimit-Policy"].split(";")[1][2:])
+        assert 0 <= told["r"] <= min(burst, quota)
+        assert told["r"] <= told["t"] * rate / per + 1e-6
+        for _ in range(told["r"]):
+            limit.acquire()
+        clock.now += told["t"]
+    limit.acquire()
+
+
+def test_a_refusal_knows_the_quota_and_a_name_of_any_kind_can_be_told(make: Any) -> None:
+    """A String of RFC 9651 has printable ASCII only; whatever else is in the name cannot end the field."""
+    limit = make('a"b\\c\r\nX: ü', rate=1, per=30, clock=ManualClock())
+    limit.acquire()
+    with pytest.raises(RateLimited) as caught:
+        limit.acquire()
+    assert (caught.value.quota, caught.value.window) == (1, 30)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (again.name, again.quota, again.retry_after) == (limit.name, 1, caught.value.retry_after)
+    name = r'"a\"b\\c%0D%0AX: %C3%BC"'
+    assert limit.headers() == {"RateLimit-Policy": f"{name};q=1;w=30", "RateLimit": f"{name};r=0;t=30"}
+
+
 def test_trap_39_forked_child_has_no_waiters_and_owes_what_was_taken(make: Any) -> None:
     """Waiters of the parent do not exist in the child."""
     limit = make(rate=1, per=1000, wait=0)
@@ -725,6 +806,9 @@ def test_registers_by_name_and_tells_refusals() -> None:
         ("wait", -1),
         ("wait", True),
         ("max_keys", 0),
+        ("rate", 10**400),
+        ("burst", 10**400),
+        ("per", 1e-310),
     ],
 )
 def test_trap_60_impossible_options_are_refused(field: str, value: Any) -> None:

@@ -23,7 +23,7 @@ from chassis.core import (
     remaining,
 )
 from chassis.health import Health, State
-from chassis.limits import LoadShed, LoadShedder, LoadShedderOptions
+from chassis.limits import LoadShed, LoadShedder, LoadShedderOptions, RateLimit
 from chassis.metrics import ServerMetrics, render
 from chassis.server import (
     DeadlineMalformed,
@@ -442,6 +442,31 @@ async def test_a_rate_limit_is_429_with_retry_after(wsgi: Any) -> None:
     body.close()
     error[0] = Rejected("no", retry_after=0.1)
     assert (await ask(asgi(app))).status == 503
+
+
+@pytest.mark.asyncio
+async def test_a_rate_limits_refusal_tells_its_quota_and_never_its_key(wsgi: Any) -> None:
+    """RateLimit-Policy and RateLimit, which name the same moment as Retry-After; nothing of the caller."""
+    limit = RateLimit("search", rate=2, per=60, key=lambda token: token, clock=lambda: 1000.0, register=False)
+    search = limit(lambda token: None)
+    for _ in range(2):
+        search("secret-token")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        search("secret-token")
+
+    def application(environ: Any, start: Any) -> Any:
+        search("secret-token")
+
+    answer = await ask(asgi(app))
+    status, headers, body = call_wsgi(wsgi(application))
+    assert (answer.status, status) == (429, 429)
+    for told in (answer.headers, headers):
+        assert told["ratelimit-policy"] == '"search";q=2;w=60'
+        assert told["ratelimit"] == '"search";r=0;t=30'
+        assert told["retry-after"] == "30"
+    assert "secret" not in f"{answer.headers}{answer.body!r}{headers}{b''.join(body)!r}"
+    body.close()
 
 
 @pytest.mark.asyncio

@@ -111,11 +111,22 @@ class RateLimited(Rejected):
 
     :param name: the rate limit's name.
     :param retry_after: seconds until it admits one.
+    :param quota: calls it admits in ``window`` seconds in the long run; None if nobody is to know.
+    :param window: whole seconds; given with ``quota``.
     """
 
-    def __init__(self, name: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        retry_after: float | None = None,
+        quota: int | None = None,
+        window: int | None = None,
+    ) -> None:
         super().__init__(name, retry_after=retry_after)
         self.name = name
+        self.quota = quota
+        self.window = window
 
     def __str__(self) -> str:
         when = "" if self.retry_after is None else f"; the next call is admitted in {self.retry_after:.3g} s"

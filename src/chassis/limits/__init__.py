@@ -2,6 +2,7 @@
 
 from chassis.limits._bulkhead import Bulkhead, bulkhead
 from chassis.limits._events import BulkheadRejected, LoadShed, RateLimitRejected
+from chassis.limits._fields import rate_limit_fields
 from chassis.limits._options import BulkheadOptions, LoadShedderOptions, RateLimitOptions
 from chassis.limits._rate_limit import RateLimit, rate_limit
 from chassis.limits._shedder import LoadShedder
@@ -20,5 +21,6 @@ __all__ = [
     "Timeout",
     "bulkhead",
     "rate_limit",
+    "rate_limit_fields",
     "timeout",
 ]

@@ -9,6 +9,8 @@ from chassis.core.options import Seconds, check_count, check_fraction, check_sec
 Order: TypeAlias = Literal["fifo", "lifo"]
 
 _MOST_PLACES = 1_000_000  # each takes eight bytes
+_MOST_CALLS = 10**12
+_MOST_PER_SECOND = 10**9  # beyond it, calls made over months could not be told apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,7 @@ class BulkheadOptions:
 class RateLimitOptions:
     """How many calls may be made in how much time.
 
-    :param rate: calls.
+    :param rate: calls; a thousand million a second at most.
     :param per: in so many seconds. Below one call a second is written by it: 1 per 10.
     :param burst: calls that may come at once after a rest; None for ``rate``. In any ``per``
         seconds at most ``burst`` + ``rate`` calls are admitted, and in the long run ``rate``.
@@ -69,8 +71,24 @@ class RateLimitOptions:
         check_seconds("per", self.per)
         if self.burst is not None:
             check_count("burst", self.burst)
+        for field, calls in (("rate", self.rate), ("burst", self.calls_at_once)):
+            if calls > _MOST_CALLS:
+                raise ConfigError(
+                    f"{calls!r} calls limit nothing", setting=field, remedy=f"give at most {_MOST_CALLS}"
+                )
+        if self.rate > self.per * _MOST_PER_SECOND:
+            raise ConfigError(
+                f"{self.rate!r} calls in {self.per!r} s limit nothing",
+                setting="per",
+                remedy=f"give a rate of at most {_MOST_PER_SECOND} a second",
+            )
         check_seconds("wait", self.wait, zero=True)
         check_count("max_keys", self.max_keys)
+
+    @property
+    def calls_at_once(self) -> int:
+        """``burst``, or what stands for it."""
+        return self.rate if self.burst is None else self.burst
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from chassis.core.outcomes import Outcome, classify_error
 from chassis.core.policies import Admission, Operation, Permit, Role
 from chassis.core.registry import policies
 from chassis.limits._events import RateLimitRejected
+from chassis.limits._fields import quota_and_window, rate_limit_fields
 from chassis.limits._gcra import RateLimitMachine, Waiter
 from chassis.limits._options import RateLimitOptions
 from chassis.limits._signals import ThreadSignal, async_signal
@@ -75,6 +76,7 @@ class RateLimit(Admission):
             RateLimitOptions(**given) if options is None else replace(options, **given)
         )
         self._machine = RateLimitMachine(*_limits(self._options))
+        self._told = quota_and_window(self._options)
         self._clock = clock
         self._bus = bus
         self._lock = threading.RLock()  # re-entrant: a key's own __eq__ or __hash__ may call it
@@ -115,8 +117,26 @@ class RateLimit(Admission):
         """Follow ``options`` from now on. What was taken stays taken; callers that wait go by the new rate."""
         with self._lock:
             self._options = options
+            self._told = quota_and_window(options)
             woken = self._machine.reconfigure(*_limits(options), self._clock())
         self._wake(woken)
+
+    def headers(self, key: Hashable = None) -> dict[str, str]:
+        """What is left now, as the HTTP fields ``RateLimit-Policy`` and ``RateLimit`` for an answer.
+
+        Whoever spreads the calls that are left over the seconds told, and then asks again, is not
+        refused. An answer to a refusal has the fields already; the key is never told.
+
+        :param key: where calls are counted by key: which one.
+        """
+        now = self._clock()
+        with self._lock:
+            remaining = self._machine.available(key, now)
+            options, (quota, window) = self._options, self._told
+            seconds = (
+                remaining * options.per / options.rate if remaining else self._machine.retry_after(key, now)
+            )
+        return rate_limit_fields(self.name, quota, window, remaining=remaining, seconds=seconds)
 
     # ── admitting ────────────────────────────────────────────────────────────────────────────
 
@@ -271,9 +291,10 @@ class RateLimit(Admission):
         with self._lock:
             machine.refused += 1
             retry_after = machine.retry_after(key, now)
+            quota, window = self._told
         if self._bus.listening:
             self._bus.emit(RateLimitRejected(subject=self._subject, retry_after=retry_after))
-        return RateLimited(self.name, retry_after=retry_after)
+        return RateLimited(self.name, retry_after=retry_after, quota=quota, window=window)
 
     def after_fork_in_child(self) -> None:
         """The parent's waiters do not exist in the child; what was taken stays taken, per process."""
@@ -314,8 +335,7 @@ SPENT = _Spent()
 
 
 def _limits(options: RateLimitOptions) -> tuple[float, int, int]:
-    burst = options.rate if options.burst is None else options.burst
-    return options.rate / options.per, burst, options.max_keys
+    return options.rate / options.per, options.calls_at_once, options.max_keys
 
 
 rate_limit = RateLimit

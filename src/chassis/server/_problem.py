@@ -7,6 +7,7 @@ import math
 from http import HTTPStatus
 
 from chassis.core import DeadlineExceeded, RateLimited, Rejected
+from chassis.limits import rate_limit_fields
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -17,7 +18,7 @@ def problem_for(
     """Status, headers and body that answer ``error``.
 
     A ``Rejected`` is 503, a ``RateLimited`` 429 (RFC 6585), both with Retry-After where a time is
-    known; a ``DeadlineExceeded`` is 504. The body names what was refused, never why in the words of
+    known, the latter also with the RateLimit fields where its quota is; a ``DeadlineExceeded`` is 504. The body names what was refused, never why in the words of
     an exception from further below.
     """
     headers: dict[str, str] = {}
@@ -27,6 +28,9 @@ def problem_for(
         status, detail = 429 if isinstance(error, RateLimited) else 503, str(error)
         if error.retry_after is not None:
             headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+        if isinstance(error, RateLimited) and error.quota is not None and error.window is not None:
+            seconds = error.retry_after or 0.0
+            headers |= rate_limit_fields(error.name, error.quota, error.window, remaining=0, seconds=seconds)
     return status, headers, problem(status, detail, request_id)
 
 
