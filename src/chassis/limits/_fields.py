@@ -25,7 +25,8 @@ def quota_and_window(options: RateLimitOptions) -> tuple[int, int]:
     """
     refill = options.calls_at_once * options.per / options.rate
     window = max(1, math.ceil(min(max(options.per, refill), _LARGEST) - _ROUNDING))
-    return math.floor(window * options.rate / options.per + _ROUNDING), window
+    quota = math.floor(window * options.rate / options.per + _ROUNDING)
+    return min(quota, _LARGEST), window
 
 
 def rate_limit_fields(
@@ -41,6 +42,6 @@ def rate_limit_fields(
     item = quote(name, _PRINTABLE, errors="replace").replace("\\", r"\\").replace('"', r"\"")
     whole = max(1, math.ceil(min(seconds, _LARGEST) - _ROUNDING))
     return {
-        RATE_LIMIT_POLICY: f'"{item}";q={min(quota, _LARGEST)};w={window}',
-        RATE_LIMIT: f'"{item}";r={min(remaining, _LARGEST)};t={whole}',
+        RATE_LIMIT_POLICY: f'"{item}";q={quota};w={window}',
+        RATE_LIMIT: f'"{item}";r={min(remaining, quota)};t={whole}',
     }
