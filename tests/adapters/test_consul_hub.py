@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,7 +16,7 @@ import pytest_asyncio
 from chassis.adapters.consul import ConsulAPI, ConsulOptions, ConsulRegistrar
 from chassis.adapters.consul._hub import Following, ServiceQuery, Told, hub
 from chassis.background import background
-from chassis.core import Reason, Registration, Snapshot
+from chassis.core import Freshness, Reason, Registration, Snapshot
 from chassis.discovery import RegistryCrowded, Wake, WatchFailed, WatchLimitNear
 from tests.support.consul_script import Agent, Watch, entry
 from tests.support.scripted_agent import Answer, Asked, ScriptedAgent
@@ -314,6 +315,55 @@ async def test_case_14_an_agent_that_refuses_connections_is_asked_without_holdin
         agent.set(entry("b"))
         await watching.until_ids("b")
         assert len(watching.of(RegistryCrowded)) == 1
+
+
+@pytest.mark.integration  # waiting takes seconds
+async def test_case_14_an_agent_that_refuses_short_questions_is_given_connections_back(watch: Watch) -> None:
+    """What waits at it keeps its connection from question to question; who asks anew needs another."""
+    agent = Agent(entry("a"))
+    holders: set[str] = set()
+    full, lock = threading.Event(), threading.Lock()
+
+    def script(asked: Asked) -> Answer:
+        if not asked.path.startswith("/v1/health/service/"):
+            return agent(asked)
+        with lock:
+            if "index" in asked.query:
+                holders.add(asked.path)
+            else:
+                holders.discard(asked.path)
+                if full.is_set() and holders:
+                    raise ConnectionResetError
+        return agent(asked)
+
+    with ScriptedAgent(script) as server:
+        # Four blocking queries are two services and two that tell of changes.
+        watching = [watch(server.url, f"s{number}", wait=1.0, max_watches=4) for number in range(4)]
+        for each in watching:
+            await each.until(lambda told: told.freshness is Freshness.FRESH, "an answer")
+        await eventually(lambda: len(holders) == 2, what="two that wait")
+        full.set()
+        await eventually(lambda: not holders, 20, "them to ask without waiting")
+        assert watching[0].of(RegistryCrowded)
+        for each in watching:
+            await each.until(lambda told: told.freshness is Freshness.FRESH, "an answer", 20)
+
+
+@pytest.mark.integration  # waiting takes seconds
+async def test_case_14_who_was_answered_first_waits_for_a_change_longer_and_longer(watch: Watch) -> None:
+    """Until then others may need the connection for their first answer."""
+    agent, waits = Agent(entry("a")), []
+
+    def script(asked: Asked) -> Answer:
+        if asked.path.startswith("/v1/health/service/") and "index" in asked.query:
+            waits.append(asked.query["wait"])
+        return agent(asked)
+
+    with ScriptedAgent(script) as server:
+        watching = watch(server.url, wait=3.0)
+        await watching.until_ids("a")
+        await eventually(lambda: len(waits) == 3, 15, "three questions")
+        assert waits == ["1000ms", "2000ms", "3000ms"]
 
 
 async def test_case_42_five_hundred_services_are_known_with_fifty_queries(

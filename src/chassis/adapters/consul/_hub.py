@@ -26,6 +26,7 @@ _POLL_EVERY = 1.0
 _POLLS_AT_ONCE = 4
 _RESTART_DELAY = 1.0
 _EXPLAINED_FOR = 10.0
+_FIRST_WAIT = 1.0
 _BLOCKING = 50
 """How many blocking queries may be open where nobody says."""
 
@@ -104,6 +105,8 @@ class SharedWatch:
         self._waiting = False
         self._hearing = False
         self._cached = True
+        self._refused = False
+        self._patience = _FIRST_WAIT
         self._poll_at = 0.0
         self._explained: tuple[float, Reason] | None = None
         self._churn = ChurnLimit()
@@ -178,10 +181,16 @@ class SharedWatch:
             events.emit(RegistryCrowded(subject=repr(self._api), limit=limit, error=str(error)))
 
     async def _wait(self, index: int | None) -> ConsulAnswer[Entries]:
-        wait = min((each.wait for each in self._followers), default=1.0)
+        # Who is answered first must not hold, for long, the connections others need for their first
+        # answer: an agent's limit shows only when it refuses, and what waits then cannot be called back.
+        wait = min(self._patience, min((each.wait for each in self._followers), default=1.0))
+        self._patience = _FIRST_WAIT
         self._waiting = index is not None
         try:
-            return await self._health(index=index, wait=wait)
+            answer = await self._health(index=index, wait=wait)
+            if index is not None:
+                self._patience = 2 * wait
+            return answer
         finally:
             self._waiting = False
             if not self._followers:
@@ -195,16 +204,29 @@ class SharedWatch:
         # Many watches that begin together need not go on asking together.
         self._poll_at = monotonic() + _POLL_EVERY * random.uniform(1.0, 1.2)
         async with self._agent.polling:
-            if self._cached:
-                self.mode = "cached"
-                try:
-                    return await self._health(cached=True)
-                except ConsulError as error:
-                    if error.status not in (400, 501):
-                        raise
-                    self._cached = False
-            self.mode = "polled"
-            return await self._health()
+            asked_at = monotonic()
+            try:
+                answer = await self._ask_now()
+            except ConsulError as error:
+                # Once may be an agent that ends or a connection that had been idle for too long.
+                again, self._refused = self._refused, _may_be_crowded(error, monotonic() - asked_at)
+                if again and self._refused:
+                    self._crowded(error)
+                raise
+        self._refused = False
+        return answer
+
+    async def _ask_now(self) -> ConsulAnswer[Entries]:
+        if self._cached:
+            self.mode = "cached"
+            try:
+                return await self._health(cached=True)
+            except ConsulError as error:
+                if error.status not in (400, 501):
+                    raise
+                self._cached = False
+        self.mode = "polled"
+        return await self._health()
 
     async def _health(self, **how: Any) -> ConsulAnswer[Entries]:
         query = self._query

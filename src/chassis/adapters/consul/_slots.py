@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-_CROWDED_FOR = 60.0
+_ONE_MORE_AFTER = 10.0
+_TOLD_AFTER = 60.0
 _NEAR = 0.8
-_SPARED = 0.2
 
 
 class QuerySlots:
@@ -10,20 +10,23 @@ class QuerySlots:
 
     Whoever finds no slot asks without waiting on a change. When an agent turns out to grant fewer
     connections than were thought (several processes of one host are one client to it), the number is
-    brought down for a minute, and a fifth below what is open, so that short questions get through.
+    brought down to half of what is open, so that short questions get through, and grows by one for
+    every ten seconds without a refusal: additive increase, multiplicative decrease, as TCP shares a line
+    among senders who do not know of each other (RFC 5681).
     """
 
     def __init__(self) -> None:
         self.open = 0
         self._near = False
         self._ceiling = 0
-        self._crowded_until: float | None = None
+        self._refused_at: float | None = None
+        self._told_at: float | None = None
 
     def limit(self, wanted: int, *, now: float) -> int:
         """How many may be open now, of the ``wanted`` ones."""
-        if self._crowded_until is None or now >= self._crowded_until:
+        if self._refused_at is None:
             return wanted
-        return min(wanted, self._ceiling)
+        return min(wanted, self._ceiling + int((now - self._refused_at) / _ONE_MORE_AFTER))
 
     def take(self, wanted: int, *, now: float) -> bool:
         """Take leave for one, if one is left."""
@@ -50,17 +53,21 @@ class QuerySlots:
         return self._near and not before
 
     def crowded(self, *, now: float) -> bool:
-        """The agent has just refused a connection for one that was given back since.
+        """The agent has just refused a connection; the one it would have served is not open any more.
 
-        :returns: whether this is the first refusal in a while.
+        A refusal that comes before the last one's consequences brings the number no further down:
+        it goes by what is open.
+
+        :returns: whether to tell of it: once a minute.
         """
-        first = self._crowded_until is None or now >= self._crowded_until
-        fewer = self.open - max(1, int(self.open * _SPARED))
-        self._ceiling = max(1, fewer if first else min(fewer, self._ceiling))
-        self._crowded_until = now + _CROWDED_FOR
-        return first
+        self._ceiling = max(1, self.limit(self.open // 2, now=now))
+        self._refused_at = now
+        if self._told_at is not None and now < self._told_at + _TOLD_AFTER:
+            return False
+        self._told_at = now
+        return True
 
     @property
     def ceiling(self) -> int:
-        """The number a crowded agent was found to bear."""
+        """What the last refusal brought the number down to."""
         return self._ceiling
