@@ -17,6 +17,7 @@ from chassis.discovery import (
     EmptyAnswerAccepted,
     EmptyAnswerHeld,
     InstancesChanged,
+    InstancesHeld,
     LastKnownGood,
     SnapshotRestored,
     Step,
@@ -194,6 +195,61 @@ def test_a_source_that_lost_its_past_is_not_believed_to_be_empty() -> None:
     assert known.answered([], now=159.9, woke=True).snapshot.instances == (A,)
 
 
+def test_case_5_what_a_blank_registry_does_not_name_yet_is_kept_beside_what_it_names() -> None:
+    """The first to be registered again gets the calls of no other, and one that is ill stands for no other."""
+    known = machine()
+    known.answered([A, B], now=0.0, woke=False)
+    known.failed("refused", now=1.0)
+    known.disturbed(now=2.0)
+    ill = replace(A, status=Status.CRITICAL)
+    step = known.answered([ill], now=2.0, woke=False)
+    assert step.snapshot.instances == (ill, B)
+    assert (step.snapshot.freshness, step.snapshot.reason) == (Freshness.STALE, None)
+    assert step.events == (
+        InstancesChanged(subject="catalog", at=2.0, source="live", instances=2, fit=1, before=2),
+        InstancesHeld(subject="catalog", at=2.0, source="live", instances=1, grace=120.0),
+    )
+    assert known.holding
+    again = known.answered([ill], now=3.0, woke=True)
+    assert (again.changed, again.events) == (False, ())
+    whole = known.answered([A, B], now=40.0, woke=True)
+    assert (whole.snapshot.instances, whole.snapshot.freshness) == ((A, B), Freshness.FRESH)
+    assert kinds(whole) == [DiscoveryRecovered, InstancesChanged]
+    assert not known.holding
+    assert known.answered([B], now=41.0, woke=True).snapshot.instances == (B,)
+
+
+def test_what_a_blank_registry_leaves_out_for_longer_than_the_grace_is_gone() -> None:
+    known = machine()
+    known.answered([A, B], now=0.0, woke=False)
+    known.disturbed(now=10.0)
+    assert kinds(known.answered([A], now=10.0, woke=False)) == [DiscoveryStale, InstancesHeld]
+    # A registry that goes on losing its past, or to be empty now and then, prolongs nothing.
+    known.disturbed(now=60.0)
+    known.answered([], now=100.0, woke=True)
+    assert known.answered([A], now=129.9, woke=True).snapshot.instances == (A, B)
+    step = known.answered([A], now=130.0, woke=False)
+    assert (step.snapshot.instances, step.snapshot.freshness) == ((A,), Freshness.FRESH)
+    assert kinds(step) == [DiscoveryRecovered, InstancesChanged]
+
+
+def test_what_is_back_at_another_address_is_not_kept_at_the_old_one() -> None:
+    known = machine()
+    known.answered([A, B], now=0.0, woke=False)
+    known.disturbed(now=10.0)
+    moved = replace(A, port=81)
+    assert known.answered([moved], now=11.0, woke=False).snapshot.instances == (moved, B)
+
+
+def test_what_is_kept_beside_an_answer_is_given_up_when_all_callers_doubt_it() -> None:
+    known = machine()
+    known.answered([A, B], now=0.0, woke=False)
+    known.disturbed(now=10.0)
+    known.answered([A], now=11.0, woke=False)
+    known.doubted()
+    assert known.answered([A], now=12.0, woke=False).snapshot.instances == (A,)
+
+
 def test_times_are_quiet_again_a_minute_after_trouble() -> None:
     known = machine()
     known.answered([A], now=0.0, woke=False)
@@ -285,17 +341,19 @@ answers = st.tuples(
 def test_instances_only_disappear_by_an_answer_and_all_of_them_only_when_that_is_credible(
     steps: list[tuple[str, list[Instance], bool, float]],
 ) -> None:
-    known, now, trouble, empties, doubt = machine(), 0.0, -1000.0, None, False
+    known, now, trouble, empties, blank, doubt = machine(), 0.0, -1000.0, None, None, False
     held: tuple[Instance, ...] = ()
+    missing: list[Instance] = []
     for kind, instances, woke, pause in steps:
         now += pause
         if kind == "doubted":
             known.doubted()
-            doubt = empties is not None
+            doubt = empties is not None or bool(missing)
             continue
         if kind == "disturbed":
             known.disturbed(now=now)
             trouble, empties, doubt = now, None, False
+            blank = blank if missing else now
             continue
         if kind == "failed":
             step = known.failed("silent", now=now)
@@ -304,17 +362,17 @@ def test_instances_only_disappear_by_an_answer_and_all_of_them_only_when_that_is
             assert step.snapshot.freshness is Freshness.STALE
             continue
         step = known.answered(instances, now=now, woke=woke)
-        if instances or not held:
-            held, empties, doubt = tuple(sorted(instances, key=lambda each: each.id)), None, False
-        elif empties is None and woke and now - trouble >= 60:
-            held = ()
-        elif empties is not None and (doubt or now - empties >= 120):
-            held, empties, doubt = (), None, False
+        believed = (woke and now - trouble >= 60) if empties is None else (doubt or now - empties >= 120)
+        if instances or not held or believed:
+            recent = blank is not None and now - blank < 120 and not doubt
+            missing = [each for each in held if each not in instances] if instances and recent else []
+            held, empties = tuple(sorted([*instances, *missing], key=lambda each: each.id)), None
+            blank, doubt = blank if missing else None, False
         elif empties is None:
-            empties = now
+            empties, blank = now, blank if missing else now
         assert step.snapshot.instances == held
-        assert (step.snapshot.freshness is Freshness.STALE) == (empties is not None)
-        assert known.holding == (empties is not None)
+        assert known.holding == (empties is not None or bool(missing))
+        assert (step.snapshot.freshness is Freshness.STALE) == known.holding
 
 
 # doubt
@@ -417,7 +475,8 @@ def test_case_15_what_was_written_down_is_used_while_the_source_is_silent() -> N
     assert kinds(silent) == [DiscoveryStale]
     # Consul comes back blank: it does not take away what has just been restored.
     assert known.answered([], now=4.0, woke=False).snapshot.instances == (A, B)
-    live = known.answered([A], now=5.0, woke=True)
+    assert known.answered([A], now=5.0, woke=True).snapshot.instances == (A, B)
+    live = known.answered([A, B], now=6.0, woke=True)
     assert (live.snapshot.source, live.snapshot.freshness) == (Source.LIVE, Freshness.FRESH)
 
 

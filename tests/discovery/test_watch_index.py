@@ -33,6 +33,17 @@ def test_case_4_a_lower_index_begins_anew() -> None:
     assert index.index == 13
 
 
+def test_case_4_a_lower_index_after_an_error_is_a_lost_past_too() -> None:
+    """A registry that begins anew is unreachable meanwhile, so its lower index answers a question without one."""
+    index = WatchIndex()
+    index.answered(162)
+    index.failed()
+    assert index.answered(13) is Wake.WENT_BACK
+    assert index.answered(13) is Wake.FIRST
+    index.failed()
+    assert index.answered(14) is Wake.FIRST
+
+
 def test_case_8_no_index_never_makes_a_question_that_returns_at_once_for_ever() -> None:
     index = WatchIndex()
     assert index.answered(0) is Wake.FIRST
@@ -52,7 +63,7 @@ def test_an_error_begins_anew_because_the_index_may_have_come_round_again() -> N
 
 @given(st.lists(st.one_of(st.none(), st.integers(0, 5)), max_size=40))
 def test_the_index_is_what_was_answered_last_or_zero(answers: list[int | None]) -> None:
-    index = WatchIndex()
+    index, seen = WatchIndex(), 0
     for answer in answers:
         before = index.index
         if answer is None:
@@ -60,7 +71,9 @@ def test_the_index_is_what_was_answered_last_or_zero(answers: list[int | None]) 
             assert index.index == 0
         else:
             wake = index.answered(answer)
-            assert index.index == (0 if max(1, answer) < before else max(1, answer))
+            assert (wake is Wake.WENT_BACK) == (max(1, answer) < seen)
+            assert index.index == (0 if max(1, answer) < seen else max(1, answer))
+            seen = max(1, answer)
             assert (wake is Wake.CHANGED) == (0 < before < answer)
 
 

@@ -85,6 +85,22 @@ class EmptyAnswerAccepted(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class InstancesHeld(Event):
+    """The source has lost its past and does not name all instances of ``subject`` again yet: the others are kept.
+
+    :param instances: how many are kept beside those it names.
+    :param grace: seconds, from the loss on, after which they are given up unless it names them.
+    """
+
+    name: ClassVar[str] = "discovery.instances_held"
+    level: ClassVar[Level] = "warning"
+
+    source: str
+    instances: int
+    grace: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class SnapshotRestored(Event):
     """The registry is silent, so ``subject`` begins with the instances written down before this process.
 
@@ -128,7 +144,8 @@ class WatchLimitNear(Event):
 class RegistryCrowded(Event):
     """The registry ``subject`` refuses this client further connections.
 
-    Fewer blocking queries are held open for a while; the services they watched are asked without holding any.
+    Half as many blocking queries are held open, and one more every ten seconds without a refusal; the
+    services they watched are asked without holding any. Told once a minute.
 
     :param limit: how many remain.
     """

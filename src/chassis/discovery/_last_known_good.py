@@ -12,6 +12,7 @@ from chassis.discovery._events import (
     EmptyAnswerAccepted,
     EmptyAnswerHeld,
     InstancesChanged,
+    InstancesHeld,
     SnapshotRestored,
 )
 
@@ -40,8 +41,12 @@ class LastKnownGood:
     for ``empty_grace`` seconds, or once more after the callers doubted what they were told
     (:meth:`doubted`).
 
+    Such a server hears of its instances again one by one. So what it does not name yet is kept beside
+    what it names, for as long as an empty answer would not be believed: one early instance does not
+    get the calls of all, nor does an early one that is ill leave the callers with none.
+
     :param known: what an earlier watch of the service left behind.
-    :param empty_grace: seconds after which an empty answer is believed in any case.
+    :param empty_grace: seconds after which an answer without what was known is believed in any case.
     :param quiet_time: seconds without trouble after which times are quiet.
     :param expire_after: seconds of staleness after which the snapshot is EXPIRED, which keeps its
         instances; None for never.
@@ -71,6 +76,8 @@ class LastKnownGood:
         if known is not None and known.freshness is not Freshness.FRESH:
             self._stale_since = known.fetched_at
         self._empty_since: float | None = None
+        self._blank_since: float | None = None
+        self._missing: tuple[Instance, ...] = ()
         self._doubted = False
         self._trouble_at: float | None = None
 
@@ -81,8 +88,8 @@ class LastKnownGood:
 
     @property
     def holding(self) -> bool:
-        """Whether an empty answer is held back: the source is to be asked more often."""
-        return self._empty_since is not None
+        """Whether more is believed than was answered: the source is to be asked more often."""
+        return self._empty_since is not None or bool(self._missing)
 
     @property
     def expires_at(self) -> float | None:
@@ -106,6 +113,8 @@ class LastKnownGood:
         before = self._snapshot
         if not found and before is not None and before.instances and not self._believes_empty(now, woke):
             return self._hold(before, now)
+        if before is not None and (missing := self._not_named_yet(found, before, now)):
+            return self._keep(missing, found, before, now)
         fit = count_fit(found)
         reason = None if fit else Reason.NO_PASSING if found else empty
         snapshot = Snapshot(
@@ -130,20 +139,10 @@ class LastKnownGood:
                     held_for=now - self._empty_since,
                 )
             )
-        known = before.instances if before is not None else ()
-        if found != known:
-            happened.append(
-                InstancesChanged(
-                    subject=self._subject,
-                    at=now,
-                    source=self._source.value,
-                    instances=len(found),
-                    fit=fit,
-                    before=len(known),
-                )
-            )
+        happened += self._changes(found, before, now)
         self._answered = True
-        self._stale_since = self._empty_since = None
+        self._stale_since = self._empty_since = self._blank_since = None
+        self._missing = ()
         self._doubted = False
         self._snapshot = snapshot
         changed = before is None or replace(before, fetched_at=now) != snapshot
@@ -155,7 +154,7 @@ class LastKnownGood:
         :param error: what happened, for whoever reads the event.
         :param reason: why no instance may be called, if none was ever known.
         """
-        self.disturbed(now=now)
+        self._troubled(now)
         before = self._snapshot
         if before is None:
             before = Snapshot(service=self._service, source=self._source, fetched_at=now, reason=reason)
@@ -194,7 +193,7 @@ class LastKnownGood:
     def doubted(self) -> None:
         """The callers could not connect to a single instance they were told of.
 
-        So an empty answer that is held back is believed when it comes once more.
+        So an answer that is held back, in whole or in part, is believed when it comes once more.
         """
         self._doubted = self.holding
 
@@ -215,6 +214,10 @@ class LastKnownGood:
 
     def disturbed(self, *, now: float) -> None:
         """The source answers, but has lost its past: for a while its word counts for less."""
+        self._troubled(now)
+        self._blank(now)
+
+    def _troubled(self, now: float) -> None:
         self._trouble_at = now
         # What it said while empty was said by another, so to speak: the grace begins anew.
         self._empty_since = None
@@ -230,6 +233,7 @@ class LastKnownGood:
         if self._empty_since is not None:
             return Step(snapshot=before, changed=False)
         self._empty_since = now
+        self._blank(now)
         held = EmptyAnswerHeld(
             subject=self._subject,
             at=now,
@@ -239,6 +243,62 @@ class LastKnownGood:
         )
         step = self._stale(before, "the answer is empty", now)
         return replace(step, events=(*step.events, held))
+
+    def _blank(self, now: float) -> None:
+        if not self._missing:
+            # Else its time runs already, and a source that is never at rest does not prolong it.
+            self._blank_since = now
+
+    def _not_named_yet(
+        self, found: tuple[Instance, ...], before: Snapshot, now: float
+    ) -> tuple[Instance, ...]:
+        """What was known before the source lost its past, and is not in its answer."""
+        if not found or self._doubted or self._blank_since is None:
+            return ()
+        if now - self._blank_since >= self._empty_grace:
+            return ()
+        # By id: what is back at another address is not missing.
+        named = {each.id for each in found}
+        return tuple(each for each in before.instances if each.id not in named)
+
+    def _keep(
+        self, missing: tuple[Instance, ...], found: tuple[Instance, ...], before: Snapshot, now: float
+    ) -> Step:
+        begun, self._missing = not self._missing, missing
+        self._empty_since = None
+        together = _ordered((*found, *missing))
+        reason = None if count_fit(together) else Reason.NO_PASSING
+        snapshot = replace(before, instances=together, source=self._source, reason=reason)
+        step = self._stale(snapshot, "the answer lacks instances", now)
+        happened = [*step.events, *self._changes(together, before, now)]
+        if begun:
+            happened.append(
+                InstancesHeld(
+                    subject=self._subject,
+                    at=now,
+                    source=self._source.value,
+                    instances=len(missing),
+                    grace=self._empty_grace,
+                )
+            )
+        return replace(step, events=tuple(happened))
+
+    def _changes(
+        self, found: tuple[Instance, ...], before: Snapshot | None, now: float
+    ) -> list[InstancesChanged]:
+        known = before.instances if before is not None else ()
+        if found == known:
+            return []
+        return [
+            InstancesChanged(
+                subject=self._subject,
+                at=now,
+                source=self._source.value,
+                instances=len(found),
+                fit=count_fit(found),
+                before=len(known),
+            )
+        ]
 
     def _stale(self, before: Snapshot, error: str, now: float) -> Step:
         expired = before.freshness is Freshness.EXPIRED

@@ -25,16 +25,19 @@ class WatchIndex:
     :ivar index: 0 asks for an answer at once, anything above for one when something has changed.
     """
 
-    __slots__ = ("index",)
+    __slots__ = ("_seen", "index")
 
     def __init__(self) -> None:
         self.index = 0
+        self._seen = 0
 
     def answered(self, index: int) -> Wake:
         """Take an answer's index; 0 stands for none."""
         # An index of 0 would make the next question return at once, again and again.
         index = max(1, index)
-        if index < self.index:
+        before, self._seen = self._seen, index
+        # Also after an error: a registry that begins anew is mostly unreachable before that.
+        if index < before:
             # Waiting for the old index to come round again would miss every change until then.
             self.index = 0
             return Wake.WENT_BACK

@@ -71,7 +71,7 @@ def register_discovery_gauges(
         ),
         register_gauge(
             "chassis_discovery_empty_answer_held",
-            "1 while the registry says that there is no instance and is not believed, else 0.",
+            "1 while the registry says that there are no or fewer instances and is not believed, else 0.",
             ["service"],
             held,
         ),

@@ -23,7 +23,8 @@ class ConsulDiscoveryOptions:
     :param max_stale: seconds a server may have been without its leader, or the agent's cache without its
         servers, for an answer to be used.
     :param empty_grace: seconds for which an empty answer after a full one must be repeated, unless it
-        comes as an ordinary change; the agents of a server that came back blank need up to 90 s.
+        comes as an ordinary change, and for which a server that came back blank may leave out instances;
+        its agents need up to 90 s.
     :param expire_after: seconds after which what is stale counts as expired. It is used even so, and
         told of; None for never.
     :param max_watches: how many blocking queries this process may hold open; two of them tell
