@@ -33,8 +33,7 @@ def listening_addresses() -> list[Address]:
     found: list[Address] = []
     for name in sorted((each.name for each in Path("/dev/fd").iterdir()), key=int):
         try:
-            # A duplicate, so that closing the object leaves the server's own descriptor alone.
-            with socket.socket(fileno=os.dup(int(name))) as candidate:
+            with _duplicate(int(name)) as candidate:
                 if not candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     continue
                 if candidate.family in (socket.AF_INET, socket.AF_INET6):
@@ -44,6 +43,20 @@ def listening_addresses() -> list[Address]:
             # Not a socket, or closed since it was listed.
             continue
     return list(dict.fromkeys(found))
+
+
+def _duplicate(descriptor: int) -> socket.socket:
+    """A socket of its own, so that closing it leaves the server's descriptor alone.
+
+    :raises OSError: it is no socket, or closed.
+    """
+    duplicate = os.dup(descriptor)
+    try:
+        return socket.socket(fileno=duplicate)
+    except OSError:
+        # Not closed by the constructor that failed.
+        os.close(duplicate)
+        raise
 
 
 def reachable_host(host: str) -> str:
