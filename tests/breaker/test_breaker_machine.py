@@ -311,6 +311,7 @@ def test_trap_20_ten_thousand_failed_rounds_stay_finite_and_capped() -> None:
     for _ in range(10_000):
         now += breaker.retry_after(now)
         call(breaker, FAILURE, now)
+        breaker.transitions = ()
     assert breaker.retry_after(now) == pytest.approx(60.0)
     assert math.isfinite(now)
 
@@ -915,6 +916,31 @@ def test_options_at_their_limits_are_taken() -> None:
     """What is just possible is possible."""
     BreakerOptions(failure_rate=1, open_for=60.0, probes=2, probe_concurrency=2, consecutive_failures=None)
     BreakerOptions(window_calls=20, probes=20, minimum_calls=20, probe_failures=19, retry_after_max=None)
+
+
+DURATIONS = ["slow_after", "window", "open_for", "open_for_max", "retry_after_max", "probe_timeout"]
+
+
+@pytest.mark.parametrize("value", [1e-9, 36_525 * 86_400.0], ids=["nanosecond", "century"])
+@pytest.mark.parametrize("field", DURATIONS)
+def test_trap_60_a_duration_that_is_taken_serves(field: str, value: float) -> None:
+    """The shortest and the longest there are overflow nothing, whatever the clock shows."""
+    opening = {"open_for": min(value, 5.0), "open_for_max": max(value, 60.0)} if "open_for" in field else {}
+    options = BreakerOptions(**{"consecutive_failures": 3, "probes": 1, **opening, field: value})
+    breaker = BreakerMachine(options, draw=lambda: 0.999)
+    for start in (0.0, 1e-9, 1e6, 4e9):
+        for outcome in (SUCCESS, FAILURE, FAILURE, FAILURE):
+            call(breaker, outcome, start, told=1e300)
+        assert breaker.state is OPEN
+        for _ in range(100):
+            wait = breaker.retry_after(breaker.until)
+            assert wait == 0.0
+            call(breaker, FAILURE, breaker.transitions[-1].at)
+            assert math.isfinite(breaker.until), "which stands for an order by hand"
+        assert breaker.counts(breaker.until)[0] <= 4
+        for other in (BreakerOptions(window=3.0), options):
+            breaker.reconfigure(other, breaker.until)
+        breaker.order(None, breaker.until)
 
 
 def test_options_say_what_becomes_of_those_left_open() -> None:

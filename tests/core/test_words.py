@@ -7,6 +7,7 @@ import copy
 import gc
 import math
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -32,7 +33,7 @@ from chassis.core import (
     current_deadline,
     deadline_scope,
 )
-from chassis.core.options import check_count, check_fraction, check_seconds
+from chassis.core.options import check_count, check_fraction, check_rate, check_seconds
 
 
 def test_core_needs_neither_asyncio_nor_anything_outside_the_standard_library() -> None:
@@ -194,7 +195,46 @@ def test_zero_seconds_are_allowed_where_said() -> None:
     check_seconds("wait", 0.001)
 
 
-@pytest.mark.parametrize("value", [math.nan, 0, -0.5, 50, True, "0.5"])
+CENTURY = 100 * 365.25 * 86_400
+
+
+@pytest.mark.parametrize("value", [5e-324, 1e-310, 9.9e-10, CENTURY + 1, 1e308, sys.float_info.max])
+def test_trap_60_durations_no_machine_can_reckon_with_are_refused(value: float) -> None:
+    """The limits are the same for all durations, and the error tells the one that was passed."""
+    for zero in (False, True):
+        with pytest.raises(ConfigError, match=re.escape(repr(value))) as caught:
+            check_seconds("window", value, zero=zero)
+        assert caught.value.setting == "window"
+        told = "3155760000, a century" if value > 1 else "1e-09"
+        assert told in str(caught.value.remedy)
+
+
+def test_trap_60_durations_at_the_limits_are_taken() -> None:
+    """A nanosecond, a century and, where it has a meaning, nothing."""
+    check_seconds("window", 1e-9)
+    check_seconds("window", CENTURY)
+    check_seconds("wait", 0.0, zero=True)
+    check_seconds("wait", 1e-9, zero=True)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -0.1, 1e-310, 1e10, True, "1", None, 10**400])
+def test_trap_60_a_bad_rate_is_refused(value: object) -> None:
+    """Per second: nothing, or between one in thirty years and one in a nanosecond."""
+    with pytest.raises(ConfigError, match="^per_second: "):
+        check_rate("per_second", value)
+    for good in (0, 1e-9, 10, 1e9):
+        check_rate("per_second", good)
+
+
+@pytest.mark.parametrize("check", [check_seconds, check_count, check_fraction, check_rate])
+def test_trap_60_a_number_python_will_not_print_is_refused_like_any_other(check: Any) -> None:
+    """Of more than 4,300 digits there is no text, and the error still names the field."""
+    with pytest.raises(ConfigError, match="^probes: a number of thousands of digits") as caught:
+        check("probes", 10**5_000)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("value", [math.nan, 0, -0.5, 50, True, "0.5", 1e-310])
 def test_trap_60_a_bad_fraction_is_refused(value: object) -> None:
     with pytest.raises(ConfigError, match="^failure_rate: "):
         check_fraction("failure_rate", value)
@@ -206,7 +246,7 @@ def test_a_percentage_for_a_fraction_is_told_the_fraction() -> None:
     check_fraction("failure_rate", 1)
 
 
-@pytest.mark.parametrize("value", [0, 1.5, True, "3"])
+@pytest.mark.parametrize("value", [0, 1.5, True, "3", 2**63])
 def test_trap_60_a_bad_count_is_refused(value: object) -> None:
     with pytest.raises(ConfigError, match="^probes: "):
         check_count("probes", value)

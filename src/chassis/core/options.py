@@ -7,6 +7,16 @@ from typing import Annotated, Any, TypeAlias
 
 from chassis.core.errors import ConfigError
 
+_LEAST = 1e-9
+"""Of durations, fractions and rates: no clock tells less than a nanosecond, and no sum notices it.
+
+What a number near the smallest or largest float does in a machine (a window of 1e-310 s overflows when
+time is divided by it) is thereby no question in any of them.
+"""
+_LONGEST = 36_525 * 86_400.0  # a century; a thread cannot be told to wait for three of them
+_MOST = 2**63 - 1
+_FASTEST = 1e9  # per second
+
 
 class Unit:
     """Marks what a number counts, so that settings can also be written as ``"200ms"``."""
@@ -27,31 +37,59 @@ def _number(field: str, value: Any) -> float:
         except OverflowError:  # a whole number of hundreds of digits
             number = math.inf if value > 0 else -math.inf
     if math.isnan(number):
-        raise ConfigError(f"{value!r} is not a number", setting=field, remedy="give a number")
+        raise ConfigError(f"{_shown(value)} is not a number", setting=field, remedy="give a number")
     return number
 
 
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python prints no number of more than 4,300 digits
+        return "a number of thousands of digits"
+
+
 def check_seconds(field: str, value: Any, *, zero: bool = False) -> None:
-    """Refuse what is not a finite duration above zero (or at least zero)."""
+    """Refuse what is not a duration from a nanosecond to a century (or is zero, unless that will do)."""
     number = _number(field, value)
-    if math.isinf(number) or number < 0 or (number == 0 and not zero):
+    if zero and number == 0:
+        return
+    if not _LEAST <= number <= _LONGEST:
         least = "at least 0" if zero else "above 0"
-        raise ConfigError(f"{value!r} is not a duration", setting=field, remedy=f"give seconds, {least}")
-
-
-def check_count(field: str, value: Any, *, least: int = 1) -> None:
-    """Refuse what is not a whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if 0 < number < _LEAST:
+            least += f", and at least {_LEAST:g} if not 0" if zero else f": at least {_LEAST:g}"
+        elif number > _LONGEST:
+            least += f" and at most {_LONGEST:.0f}, a century"
         raise ConfigError(
-            f"{value!r} is not a count", setting=field, remedy=f"give a whole number, at least {least}"
+            f"{_shown(value)} is not a duration", setting=field, remedy=f"give seconds, {least}"
         )
 
 
+def check_count(field: str, value: Any, *, least: int = 1) -> None:
+    """Refuse what is not a whole number of at least ``least`` that 64 bits hold."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST:
+        remedy = f"give a whole number, at least {least}"
+        if isinstance(value, int) and value > _MOST:
+            remedy += f" and at most {_MOST}"
+        raise ConfigError(f"{_shown(value)} is not a count", setting=field, remedy=remedy)
+
+
 def check_fraction(field: str, value: Any) -> None:
-    """Refuse what is not above 0 and at most 1."""
+    """Refuse what is not above 0 (in fact, at least 1e-9) and at most 1."""
     number = _number(field, value)
-    if not 0 < number <= 1:
+    if not _LEAST <= number <= 1:
         remedy = "give a fraction above 0 and at most 1"
-        if 1 < number <= 100:
+        if 0 < number < _LEAST:
+            remedy = f"give a fraction from {_LEAST:g} to 1"
+        elif 1 < number <= 100:
             remedy += f", e.g. {number / 100:g} for {number:g} %"
-        raise ConfigError(f"{value!r} is not a fraction", setting=field, remedy=remedy)
+        raise ConfigError(f"{_shown(value)} is not a fraction", setting=field, remedy=remedy)
+
+
+def check_rate(field: str, value: Any) -> None:
+    """Refuse what is not a number per second, 0 or from 1e-9 to 1e9."""
+    number = _number(field, value)
+    if number != 0 and not _LEAST <= number <= _FASTEST:
+        remedy = "give a number per second, at least 0"
+        if number > 0:
+            remedy += f", and from {_LEAST:g} to {_FASTEST:g} if not 0"
+        raise ConfigError(f"{_shown(value)} is not a rate", setting=field, remedy=remedy)

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from chassis.core.errors import ConfigError
-from chassis.core.options import Seconds, check_count, check_fraction, check_seconds
+from chassis.core.options import Seconds, check_count, check_fraction, check_rate, check_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +60,5 @@ class BudgetOptions:
 
     def __post_init__(self) -> None:
         check_fraction("ratio", self.ratio)
-        rate: object = self.per_second
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < math.inf:
-            raise ConfigError(
-                f"{rate!r} is not a rate", setting="per_second", remedy="give a number per second, at least 0"
-            )
+        check_rate("per_second", self.per_second)
         check_seconds("window", self.window)
