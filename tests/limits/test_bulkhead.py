@@ -66,8 +66,10 @@ def test_machine_hands_places_on_first_come_first_served() -> None:
     assert (first.granted, second.granted) == (True, False)
     assert machine.in_flight == 1
     assert not machine.enter(still)
+    assert machine.attention  # what is given back belongs to the second
     assert machine.leave(still) == [second]
     assert machine.waiting == 0
+    assert not machine.attention  # calls need the lock no longer
 
 
 def test_machine_waiter_that_leaves() -> None:

@@ -119,6 +119,32 @@ def test_machine_refuses_what_cannot_be_answered_in_time() -> None:
     assert each.enter(20.0, 0.01) is None
 
 
+def test_machine_knows_what_the_last_ten_seconds_were_like_and_no_more() -> None:
+    """Kept for one to two halves of ten seconds, and dropped together after a rest of ten."""
+    each = machine(hopeless=True, hopeless_share=1.0)
+    each.enter(3.0, None)
+    each.leave(3.0, 0.3)
+    assert each.enter(9.0, 0.1) == "hopeless"  # of the half before
+    assert each.enter(19.0, 0.1) is None
+
+
+def test_machine_counts_the_share_over_both_halves() -> None:
+    """Those refused as hopeless in the half before still count."""
+    each = machine(hopeless=True, hopeless_share=0.5)
+    each.enter(0.0, None)
+    each.leave(0.0, 1.0)
+    assert [each.enter(1.0, 0.5) for _ in range(3)] == ["hopeless", None, "hopeless"]
+    assert [each.enter(6.0, 0.5) for _ in range(3)] == [None, "hopeless", None]
+
+
+def test_machine_that_is_just_as_late_as_it_may_be_is_not_late() -> None:
+    each = machine(max_lag=0.25, interval=0.5)
+    for since in (0.0, 0.5, 1.0, 1.5):
+        each.probe(since)
+        each.probed(since, since + 0.25)
+    assert not each.late(1.75)
+
+
 def test_machine_refuses_only_a_share_as_hopeless() -> None:
     """A clock or collector that stood still makes every deadline look spent: most go through all the same."""
     each = machine(hopeless=True, hopeless_share=0.2)

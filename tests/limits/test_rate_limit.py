@@ -176,6 +176,33 @@ def test_trap_54_machine_moves_later_waiters_up() -> None:
     assert not machine.take("k", 1.5)
 
 
+def test_trap_54_machine_refunds_one_call_once() -> None:
+    """However often its waiter is given up: by itself, and because its event loop was closed."""
+    machine = RateLimitMachine(1.0, 3, 10)
+    assert [machine.take("k", 0.0) for _ in range(3)] == [True] * 3
+    waiter = line_up(machine, 0.0)
+    assert machine.serve("k", 1.5) == [waiter]
+    assert machine.retry_after("k", 1.5) == pytest.approx(0.5)
+    for _ in range(2):
+        assert machine.abandon(waiter, 1.5) == []
+        assert not waiter.granted
+        assert machine.available("k", 1.5) == 1
+
+
+def test_machine_a_key_that_is_not_remembered_may_come_at_once() -> None:
+    assert RateLimitMachine(1.0, 3, 10).retry_after("new", 5.0) == 0.0
+
+
+def test_machine_wakes_who_sleeps_too_long_once() -> None:
+    """It looks again by itself then, however often others are served meanwhile."""
+    machine = RateLimitMachine(1.0, 1, 10)
+    assert machine.take("k", 0.0)
+    first, second = line_up(machine, 0.0), line_up(machine, 0.0)
+    assert machine.abandon(first, 0.1) == [second]
+    assert machine.serve("k", 0.2) == []
+    assert machine.sleep(second, 0.2) == pytest.approx(0.8)
+
+
 def test_machine_line_of_one_key_is_no_line_for_another() -> None:
     """Nor is its key forgotten for others' sake; a new rate serves the lines of all keys."""
     machine = RateLimitMachine(1.0, 1, 3)

@@ -116,7 +116,6 @@ class BulkheadMachine:
                 return waiter
             gone, _ = self._waiting.popitem(last=False)
         self._waiting[waiter] = None
-        self.attention = True
         return gone
 
     def leave(self, clock: Clock) -> list[Waiter]:
