@@ -148,6 +148,53 @@ async def test_case_13_a_token_file_is_read_again_when_the_token_is_refused(
         assert [each.headers["x-consul-token"] for each in agent.asked] == ["old", "old", "new"]
 
 
+@pytest.mark.parametrize("gone", [False, True])
+async def test_case_13_a_token_file_is_read_again_when_everything_is_hidden_from_the_token(
+    connect: Connect, tmp_path: Path, gone: bool
+) -> None:
+    """At once, also in place of a blocking query; without the file, the token in use goes on being used."""
+    file = tmp_path / "token"
+    file.write_text("old\n")
+
+    def script(asked: Asked) -> Answer:
+        if asked.headers.get("x-consul-token") == "new":
+            return Answer("[{}]", headers={"X-Consul-Index": "7"})
+        return Answer("[]", headers={"X-Consul-Index": "7", "X-Consul-Results-Filtered-By-ACLs": "true"})
+
+    with ScriptedAgent(script) as agent:
+        api = connect(agent.url, token_file=str(file))
+        assert (await api.health("a", index=7, wait=0.1)).acl_filtered
+        assert len(agent.asked) == 1
+        if gone:
+            file.unlink()
+            assert (await api.health("a", index=7, wait=0.1)).acl_filtered
+            assert len(agent.asked) == 2
+            return
+        file.write_text("new\n")
+        answer = await api.health("a", tag="x", index=7, wait=0.1)
+        assert (answer.value, answer.acl_filtered) == ([{}], False)
+        assert [each.headers["x-consul-token"] for each in agent.asked] == ["old", "old", "new"]
+        assert agent.asked[2].query == {"tag": "x"}
+
+
+async def test_case_13_a_token_file_is_read_again_when_the_token_may_not_read_a_service(
+    connect: Connect, tmp_path: Path
+) -> None:
+    """Agents before 1.11 do not say that they hide anything. What was asked already was asked in vain."""
+    file = tmp_path / "token"
+    file.write_text("old\n")
+
+    def script(asked: Asked) -> Answer:
+        return Answer(json.dumps([{"Allow": asked.headers["x-consul-token"] == "new"}]))
+
+    with ScriptedAgent(script) as agent:
+        api = connect(agent.url, token_file=str(file))
+        assert await api.may_read("a") is False
+        file.write_text("new\n")
+        assert await api.may_read("a") is False
+        assert await api.may_read("a") is True
+
+
 async def test_a_token_file_that_cannot_be_read_is_named(connect: Connect) -> None:
     with pytest.raises(ConsulForbidden, match="'/nowhere/token' cannot be read"):
         await connect("http://a", token_file="/nowhere/token").leader()

@@ -1,23 +1,11 @@
 from __future__ import annotations
 
-import asyncio
-import base64
-import os
-import socket
-import ssl
-import threading
-import weakref
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from chassis.adapters.consul._errors import (
-    ConsulError,
-    ConsulForbidden,
-    ConsulNotFound,
-    ConsulUnreachable,
-    status_error,
-)
+from chassis.adapters.consul._connections import Connections
+from chassis.adapters.consul._errors import ConsulError, ConsulNotFound, status_error
 from chassis.adapters.consul._options import ConsulOptions
 from chassis.adapters.consul._protocol import (
     ConsulAnswer,
@@ -32,17 +20,11 @@ from chassis.adapters.consul._protocol import (
     path,
     query,
 )
-from chassis.core.forks import tell_after_fork
-from chassis.wire import plain_client, ssl_context
 
 if TYPE_CHECKING:
     import httpx2
 
 T = TypeVar("T")
-
-# An agent serves 200 connections to one client address (http_max_conns_per_client), and every
-# blocking query holds one.
-_MAX_CONNECTIONS = 128
 
 
 class ConsulAPI:
@@ -59,14 +41,7 @@ class ConsulAPI:
 
     def __init__(self, options: ConsulOptions | None = None) -> None:
         self.options = ConsulOptions.from_environment() if options is None else options
-        # Made here, so that a file that cannot be used is told of now and not by every watch.
-        self._context = _context(self.options)
-        self._token: str | None = None
-        self._lock = threading.Lock()
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient] = (
-            weakref.WeakKeyDictionary()
-        )
-        tell_after_fork(self)
+        self._connections = Connections(self.options)
 
     def __repr__(self) -> str:
         return f"ConsulAPI({self.options.url!r})"
@@ -114,7 +89,13 @@ class ConsulAPI:
             params=params,
             wait=0.0 if index is None else wait,
         )
-        return await self.call(request, lambda body: parse(request.what, body, list))
+        told = await self.call(request, lambda body: parse(request.what, body, list))
+        if told.acl_filtered and not told.value and self._connections.renew_token():
+            # At once, not when something changes: it is another who asks.
+            now = {name: value for name, value in params.items() if name not in ("index", "wait")}
+            request = replace(request, params=now, wait=0.0)
+            told = await self.call(request, lambda body: parse(request.what, body, list))
+        return told
 
     async def services(
         self, *, index: int | None = None, wait: float = 30.0, datacenter: str = ""
@@ -145,6 +126,9 @@ class ConsulAPI:
         request = ConsulRequest(method="POST", path=path("internal", "acl", "authorize"), content=dump(asked))
         try:
             (told,) = (await self.call(request, lambda body: parse(request.what, body, list))).value
+            if not told["Allow"]:
+                # What was asked before was asked with this token; what comes next may use another.
+                self._connections.renew_token()
             return bool(told["Allow"])
         except ConsulError as error:
             # 401 is an agent without ACLs: everybody may read.
@@ -279,140 +263,12 @@ class ConsulAPI:
         :param token: in place of the one in the options.
         :raises ConsulUnreachable: no answer came.
         """
-        if token:
-            return await self._send(request, token)
-        token = self._current_token()
-        response = await self._send(request, token)
-        if response.status_code == 403 and self.options.token_file:
-            # The token may have been rotated: read the file again, and ask once more if it changed.
-            self._token = None
-            renewed = self._current_token()
-            if renewed != token:
-                response = await self._send(request, renewed)
-        return response
+        return await self._connections.send(request, token=token)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; the next call opens new ones."""
-        with self._lock:
-            client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
-
-    def after_fork_in_child(self) -> None:
-        """Make the lock anew: see :mod:`chassis.core.forks`."""
-        # The parent's connections belong to its event loops, which do not run here.
-        self._lock = threading.Lock()
+        await self._connections.aclose()
 
     async def _put(self, where: str, params: Mapping[str, str] | None = None, content: bytes = b"") -> None:
         request = ConsulRequest(method="PUT", path=where, params=params or {}, content=content)
         await self.call(request, lambda body: None)
-
-    async def _send(self, request: ConsulRequest, token: str) -> httpx2.Response:
-        import httpx2
-
-        options = self.options
-        read = options.timeout
-        if request.wait:
-            # Consul adds up to a sixteenth of the wait. Giving up sooner would leave the query
-            # holding its connection slot on the agent until then.
-            read += request.wait + request.wait / 16
-        client = self._client()
-        try:
-            return await client.request(
-                request.method,
-                request.path,
-                params=_pairs(request.params),
-                content=request.content,
-                headers=_headers(token, options.auth),
-                timeout=httpx2.Timeout(options.timeout, connect=options.connect_timeout, read=read),
-                extensions={"sni_hostname": options.tls_server_name} if options.tls_server_name else None,
-            )
-        except httpx2.PoolTimeout as error:
-            raise ConsulUnreachable(
-                f"{_MAX_CONNECTIONS} queries to Consul at {options.url} are under way, so {request.what} "
-                f"had to wait too long; watch fewer services and keys in this process"
-            ) from error
-        except (httpx2.RequestError, OSError) as error:
-            # A certificate refused in TLS 1.3 is told with the first read, as a bare ssl.SSLError.
-            reason = _reason(error)
-            raise ConsulUnreachable(
-                f"Consul at {options.url} did not answer {request.what}: "
-                f"{type(error).__name__}{f': {reason}' if reason else ''}",
-                dropped=isinstance(error, httpx2.ReadError | httpx2.WriteError | httpx2.RemoteProtocolError),
-            ) from error
-
-    def _client(self) -> httpx2.AsyncClient:
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            client = self._clients.get(loop)
-            if client is None:
-                options = self.options
-                client = self._clients[loop] = plain_client(
-                    options.url,
-                    timeout=options.timeout,
-                    connect_timeout=options.connect_timeout,
-                    verify=options.verify if self._context is None else self._context,
-                    max_connections=_MAX_CONNECTIONS,
-                )
-            return client
-
-    def _current_token(self) -> str:
-        if self._token is None:
-            self._token = self._read_token()
-        return self._token
-
-    def _read_token(self) -> str:
-        if not self.options.token_file:
-            return self.options.token
-        try:
-            token = Path(self.options.token_file).read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConsulForbidden(
-                f"the Consul token file {self.options.token_file!r} cannot be read: {error}; "
-                "put the ACL token there"
-            ) from error
-        if not token.isprintable():
-            # An HTTP library would name the whole value in its error.
-            raise ConsulForbidden(
-                f"the Consul token file {self.options.token_file!r} holds more than one line; "
-                "put the ACL token there and nothing else"
-            )
-        return token
-
-
-def _reason(error: BaseException) -> str:
-    """What the operating system said, where there is a word of it: the libraries above say less."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, socket.gaierror):
-            return str(cause.strerror)
-        if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.errno:
-            return os.strerror(cause.errno)
-        cause = cause.__cause__ or cause.__context__
-    return str(error)
-
-
-def _headers(token: str, auth: str) -> dict[str, str]:
-    headers = {"X-Consul-Token": token} if token else {}
-    if auth:
-        # A name alone has an empty password, as in Consul's own tools.
-        auth = auth if ":" in auth else f"{auth}:"
-        headers["Authorization"] = f"Basic {base64.b64encode(auth.encode()).decode()}"
-    return headers
-
-
-def _context(options: ConsulOptions) -> ssl.SSLContext | None:
-    if not options.url.startswith("https:") or not (options.ca or options.certificate):
-        return None
-    return ssl_context(
-        ca=options.ca or None,
-        certificate=options.certificate or None,
-        key=options.key or None,
-        verify=options.verify,
-    )
-
-
-def _pairs(
-    params: Mapping[str, str] | Sequence[tuple[str, str]],
-) -> list[tuple[str, str | int | float | bool | None]]:
-    return list(params.items() if isinstance(params, Mapping) else params)

@@ -15,7 +15,8 @@ class ConsulOptions:
 
     :param url: ``http://host:port`` or ``https://host:port`` of the agent's HTTP API.
     :param token: ACL token; sent in a header, never in a URL, and never shown.
-    :param token_file: file holding the token, read again when Consul refuses the one in hand.
+    :param token_file: file holding the token, read again when Consul refuses the one in hand, or hides all
+        instances of a service from it.
     :param auth: ``user:password`` for a proxy before the agent that asks for them; never shown.
     :param datacenter: the datacenter asked; "" for the agent's own.
     :param ca: file or folder of the certificates to trust, for https.
