@@ -109,6 +109,21 @@ def test_machine_resize() -> None:
     assert (machine.limit, machine.queue) == (1, 2)
 
 
+def test_machine_that_shrinks_twice_waits_for_all_above_its_limit() -> None:
+    """Whatever is still out of the first time counts in the second, and if it grows again."""
+    machine = BulkheadMachine(5, 0)
+    for _ in range(5):
+        assert machine.enter(still)
+    machine.resize(3, 0, lifo=False, clock=still)
+    machine.resize(2, 0, lifo=False, clock=still)
+    for left in (4, 3, 2):
+        machine.leave(still)
+        assert (machine.in_flight, machine.enter(still)) == (left, False)
+    machine.leave(still)
+    machine.resize(3, 0, lifo=False, clock=still)
+    assert [machine.enter(still) for _ in range(3)] == [True, True, False]
+
+
 def test_machine_last_come_first_served() -> None:
     """Under ``lifo`` the newest is next, and a full queue gives up its oldest."""
     machine = BulkheadMachine(1, 2, lifo=True)
