@@ -171,7 +171,8 @@ class Tree:
         self._server = subprocess.Popen(
             [sys.executable, str(path / Path(__file__).relative_to(ROOT)), "--serve"],
             cwd=path,
-            env={**os.environ, "PYTHONPATH": str(path / "src")},
+            # What was broken is told from its byte code by the stamp; all else is compiled but once.
+            env={**os.environ, "PYTHONPATH": str(path / "src"), "PYTHONDONTWRITEBYTECODE": ""},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
