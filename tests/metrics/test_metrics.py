@@ -138,6 +138,17 @@ def test_events_are_counted_by_name(registry: CollectorRegistry) -> None:
 # State gauges
 
 
+def test_of_two_gauges_with_the_same_labels_the_first_is_shown(registry: CollectorRegistry) -> None:
+    """A page with the same sample twice is refused by those who collect it."""
+    register_gauge("known", "Known.", ["name"], lambda: {("a",): 1}, registry=registry)
+    register_gauge("known", "Known.", ["name"], lambda: {("a",): 2, ("b",): 3}, registry=registry)
+    page = Renderer(registry).render(openmetrics=False).body.decode()
+    assert [each for each in page.splitlines() if each.startswith("known{")] == [
+        'known{name="a"} 1.0',
+        'known{name="b"} 3.0',
+    ]
+
+
 def test_a_gauge_is_asked_when_the_page_is_rendered(registry: CollectorRegistry) -> None:
     """Several callbacks share a name; taking one away leaves the others."""
     state = {"a": 1.0}

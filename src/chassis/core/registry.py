@@ -42,7 +42,7 @@ class PolicyRegistry:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._policies: weakref.WeakValueDictionary[str, NamedPolicy] = weakref.WeakValueDictionary()
-        self._overrides: dict[str, Callable[[Any], Any]] = {}
+        self._given: dict[object, Mapping[str, Callable[[Any], Any]]] = {}
         tell_after_fork(self)
 
     def register(self, policy: NamedPolicy) -> str:
@@ -67,10 +67,10 @@ class PolicyRegistry:
                     setting=key,
                     remedy="give one of them another name, or share the one object",
                 )
-            self._policies[key] = policy
             override = self._overrides.get(key)
             if override is not None:
                 policy.reconfigure(override(policy.defaults))
+            self._policies[key] = policy
         return key
 
     def get(self, key: str) -> NamedPolicy | None:
@@ -86,23 +86,36 @@ class PolicyRegistry:
         """What every live policy tells of itself, by key."""
         return {key: policy.describe() for key, policy in self.items()}
 
-    def override(self, overrides: Mapping[str, Callable[[Any], Any]]) -> set[str]:
-        """Replace all overrides: each key's function makes the new options from the defaults.
+    @property
+    def _overrides(self) -> dict[str, Callable[[Any], Any]]:
+        """Those of everybody; of two for one policy, the one of who came later."""
+        return {key: each for given in self._given.values() for key, each in given.items()}
 
-        A policy whose override went away gets its defaults back. One that is not known yet gets
-        its override when it registers.
+    def override(self, overrides: Mapping[str, Callable[[Any], Any]], *, by: object = None) -> set[str]:
+        """Replace the overrides ``by`` gives: each key's function makes the new options from the defaults.
 
+        A policy whose override went away gets its defaults back, or what another one gives for it. One
+        that is not known yet gets its override when it registers.
+
+        :param by: who gives them, so that two services in one process do not undo each other's.
         :returns: the keys that no live policy bears now.
         :raises Exception: what a function raised for bad options; then nothing has been changed.
         """
         with self._lock:
-            changes = []
-            for key, policy in self.items():
-                if key in overrides:
-                    changes.append((policy, overrides[key](policy.defaults)))
-                elif key in self._overrides:
-                    changes.append((policy, policy.defaults))
-            self._overrides = dict(overrides)
+            touched = {**self._given.get(by, {}), **overrides}
+            before, self._given = self._given, {**self._given, by: dict(overrides)}
+            if not overrides:
+                del self._given[by]
+            now = self._overrides
+            try:
+                changes = [
+                    (policy, now[key](policy.defaults) if key in now else policy.defaults)
+                    for key, policy in self.items()
+                    if key in touched
+                ]
+            except BaseException:
+                self._given = before
+                raise
             for policy, options in changes:
                 policy.reconfigure(options)
             return {key for key in overrides if key not in self._policies}
@@ -111,12 +124,13 @@ class PolicyRegistry:
     def isolated(self) -> Iterator[None]:
         """Undo at the end of the block what it did: the names registered inside and the overrides."""
         with self._lock:
-            known, overrides = dict(self._policies), dict(self._overrides)
+            known, given = dict(self._policies), dict(self._given)
         try:
             yield
         finally:
             with self._lock:
-                self.override(overrides)
+                for by in {**self._given, **given}:
+                    self.override(given.get(by, {}), by=by)
                 self._policies.clear()
                 self._policies.update(known)
 

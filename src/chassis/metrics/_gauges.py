@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ def register_gauge(
 ) -> Callable[[], None]:
     """Show ``callback()`` as the gauge ``name`` whenever the page is rendered.
 
-    Several callbacks may share a name, documentation and labels: their samples stand together. The
+    Several callbacks may share a name, documentation and labels: their samples stand together, and of
+    two with the same labels' values the one of who was registered first. The
     callback runs in the rendering thread, at most once a second; if it raises, the gauge lacks its
     samples and ``chassis_scrape_errors`` counts it. With several worker processes the page shows
     the gauges of the worker that was asked.
@@ -95,21 +97,25 @@ class StateGauges:
             gauges = sorted(self._gauges.items())
         for name, gauge in gauges:
             family = GaugeMetricFamily(name, gauge.documentation, labels=gauge.labels)
-            for values, value in self._samples(gauge):
+            for values, value in self._samples(gauge).items():
                 family.add_metric(values, value)
             yield family
         yield GaugeMetricFamily(
             "chassis_scrape_errors", "Callbacks of gauges that raised so far.", value=self._errors
         )
 
-    def _samples(self, gauge: _Gauge) -> list[tuple[tuple[str, ...], float]]:
-        samples: list[tuple[tuple[str, ...], float]] = []
+    def _samples(self, gauge: _Gauge) -> dict[tuple[str, ...], float]:
+        """One for each set of labels: a page that has two of them is refused as a whole."""
+        samples: dict[tuple[str, ...], float] = {}
         for callback in gauge.callbacks:
             try:
-                samples += [(tuple(map(str, key)), float(value)) for key, value in callback().items()]
+                told = {tuple(map(str, key)): float(value) for key, value in callback().items()}
             except Exception:  # noqa: BLE001 - one gauge must not cost the whole page
                 self._errors += 1
-        return samples[:LIMIT]
+            else:
+                for each, value in told.items():
+                    samples.setdefault(each, value)
+        return dict(itertools.islice(samples.items(), LIMIT))
 
 
 _lock = threading.Lock()

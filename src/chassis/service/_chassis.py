@@ -350,7 +350,11 @@ class Chassis:
         await self._runtime.stop()
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
         return self
 
     async def __aexit__(self, *error: object) -> None:

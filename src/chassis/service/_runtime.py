@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from chassis.adapters.consul import (
     ConsulAPI,
@@ -26,43 +26,28 @@ from chassis.background import background
 from chassis.client import ServiceUpstreams, check_service_name
 from chassis.config import Configuration, apply
 from chassis.core import (
-    ConfigError,
     Discovery,
-    Event,
-    Level,
     PolicyRegistry,
     Registrar,
     Status,
-    events,
-    monotonic,
     policies,
 )
 from chassis.core.forks import tell_after_fork
 from chassis.core.options import Seconds, check_seconds
 from chassis.discovery import CompositeDiscovery, FileDiscovery, StaticDiscovery, parse_urls
 from chassis.health import Health, State
-from chassis.metrics import register_gauge
 from chassis.secrets import FileSecrets, SecretStore
 from chassis.server import Address, LoopWatch, ServerOptions
+from chassis.service._breaker_gauge import register_breaker_gauge
 from chassis.service._discovery_gauges import register_discovery_gauges
 from chassis.service._examination import Examination
 from chassis.service._options import KNOWN, PREFIX, TABLE, ChassisOptions
+from chassis.service._policies import LivePolicies
 from chassis.service._registration import SharedRegistration, register
-from chassis.service._telemetry import Telemetry
+from chassis.service._required import check_required, required_answer
+from chassis.service._telemetry import Telemetry, telemetry
 
-_REQUIRED_WITHIN = 30.0
 _CONFIRMED_WITHIN = 5.0
-_OPEN = frozenset({"open", "half_open", "forced_open"})
-_ADDRESSES = {"consul": ("CONSUL_HTTP_ADDR",), "vault": ("BAO_ADDR", "VAULT_ADDR")}
-"""The systems that can be required, and the variables that say where they are."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyUnknown(Event):
-    """Settings name a policy that is not there; they wait for one that registers under this name."""
-
-    name: ClassVar[str] = "policy.unknown"
-    level: ClassVar[Level] = "warning"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +102,7 @@ class Runtime:
         self._options = self.configuration.settings(
             ChassisOptions, table=TABLE, prefix=PREFIX, name="chassis", strict=True
         )
-        self._options.check(self._check_policies)
+        self._policies = LivePolicies(self._options, self.registry)
         self._environment = environment
         self._discovery = discovery
         self._services_file: FileDiscovery | None = None
@@ -129,7 +114,6 @@ class Runtime:
         self._registration: SharedRegistration | None = None
         self._maintenance: str | None = None
         self._loop_watch: LoopWatch | None = None
-        self._told_unknown: set[str] = set()
         self._checking: asyncio.Task[None] | None = None
         self._undo: list[Callable[[], None]] = []
         self._started = False
@@ -163,20 +147,7 @@ class Runtime:
             return
         bootstrap = await self.configuration.bootstrap_async(_Bootstrap, table=TABLE, prefix=PREFIX)
         environment = os.environ if self._environment is None else self._environment
-        for system in bootstrap.required:
-            if system not in _ADDRESSES:
-                raise ConfigError(
-                    f"{system!r} is no system that can be required",
-                    setting="chassis.required",
-                    remedy="name consul, vault or both",
-                )
-            variables = _ADDRESSES[system]
-            if not any(environment.get(each) for each in variables):
-                raise ConfigError(
-                    f"{system} is required, and nothing says where it is",
-                    setting="chassis.required",
-                    remedy=f"set {' or '.join(variables)}",
-                )
+        check_required(bootstrap.required, environment)
         if bootstrap.secrets_dir:
             self.configuration.set_secrets_dir(bootstrap.secrets_dir)
         if environment.get("BAO_ADDR") or environment.get("VAULT_ADDR"):
@@ -223,7 +194,7 @@ class Runtime:
         that goes without waiting; what they say of its clients holds for it too.
         """
         if not self._started:
-            self.registry.override(self._own_overrides())
+            self._policies.hold_of_clients()
         return self._discover()
 
     def _consul_options(self, options: ChassisOptions) -> dict[str, ConsulDiscoveryOptions]:
@@ -276,24 +247,18 @@ class Runtime:
         self._started = True
         await background.run(self._prepare, name="settings")
         await self.configuration.start()
-        await self._required_answer()
-        self._telemetry = Telemetry(self.service, self.options, self._environment)
-        self._override_policies()
-        changes = self._options.subscribe(lambda old, new, changed: self._override_policies())
-        self._undo.append(changes.close)
+        required = () if self._bootstrap is None else self._bootstrap.required
+        await required_answer(required, self.configuration, self._where_required)
+        self._telemetry = telemetry.join(self.service, self.options, self._environment)
+        self._policies.hold()
+        changes = self._options.subscribe(lambda old, new, changed: self._policies.hold())
+        self._undo += [self._policies.withdraw, changes.close]
         self._discover()
         self.upstreams.open()
         self._add_checks()
         # In the loop that starts it, where a service's own async checks belong.
         self._checking = asyncio.create_task(self.health.run(), name="chassis:health")
-        self._undo.append(
-            register_gauge(
-                "chassis_breaker_open",
-                "1 while a circuit breaker is open, half-open or forced open, else 0; of a family how many are.",
-                ["breaker"],
-                self._breaker_gauge,
-            )
-        )
+        self._undo.append(register_breaker_gauge(self.registry))
         consul = self._consul_discovery
         self._undo.append(
             register_discovery_gauges(self._discover().describe, dict if consul is None else consul.describe)
@@ -364,39 +329,15 @@ class Runtime:
             flush = self.options.flush
             if background.here():
                 # At the interpreter's exit, when no thread can be had any more; nobody is served here.
-                self._telemetry.close(flush)
+                telemetry.leave(self._telemetry, flush)
             else:
                 # In a thread: whoever receives may be served by this very loop.
-                await asyncio.to_thread(self._telemetry.close, flush)
+                await asyncio.to_thread(telemetry.leave, self._telemetry, flush)
             self._telemetry = None
         self._started = False
 
-    async def _required_answer(self) -> None:
-        """Wait for what was told to be required; everything else is tried again in the background."""
-        until = monotonic() + _REQUIRED_WITHIN
-        while silent := self._silent():
-            if monotonic() >= until:
-                raise ConfigError(
-                    f"{' and '.join(silent)} did not answer within {_REQUIRED_WITHIN:g} s",
-                    setting=f"{TABLE}.required",
-                    origin=self._options.origin("required") if self._options.loaded else None,
-                    remedy="see that it is reachable, or do not require it",
-                )
-            await asyncio.sleep(0.1)
-
-    def _silent(self) -> list[str]:
-        """The required systems of which something is still missing."""
-        required = () if self._bootstrap is None else self._bootstrap.required
-        described = self.configuration.describe()
-        silent = []
-        if "consul" in required and any(
-            name.startswith("consul ") and each["state"] in ("waiting", "unreachable")
-            for name, each in described["sources"].items()
-        ):
-            silent.append("consul")
-        if "vault" in required and not all(each["loaded"] for each in described["settings"].values()):
-            silent.append("vault")
-        return silent
+    def _where_required(self) -> str | None:
+        return self._options.origin("required") if self._options.loaded else None
 
     async def _confirmed(self) -> None:
         """Wait a little for the registry, so that "ready" means "can be found" where there is one."""
@@ -409,37 +350,6 @@ class Runtime:
             # It goes on in the background; /health shows it.
             return
 
-    def _override_policies(self) -> None:
-        """Lay the ``policies`` table over the options given in code."""
-        overrides = self._overrides(self.options)
-        own = self._own_overrides()
-        others = {key: each for key, each in overrides.items() if key not in own}
-        unknown = self.registry.override(own) | policies.override(others)
-        for key in sorted(unknown - self._told_unknown):
-            # It may be a misspelling, or the name of one that registers when its module is imported.
-            events.emit(PolicyUnknown(subject=key))
-        self._told_unknown |= unknown
-
-    def _own_overrides(self) -> dict[str, Callable[[Any], Any]]:
-        overrides = self._overrides(self.options)
-        return {key: each for key, each in overrides.items() if key.startswith("client:")}
-
-    def _overrides(self, options: ChassisOptions) -> dict[str, Callable[[Any], Any]]:
-        return {
-            key: _Override(f'chassis.policies."{key}"', values, functools.partial(self._origin, key))
-            for key, values in options.policies.items()
-        }
-
-    def _origin(self, key: str, path: tuple[str, ...]) -> str:
-        return self._options.origin(("policies", key, *path))
-
-    def _check_policies(self, options: ChassisOptions) -> None:
-        """Veto options that a live policy could not take, before they get in."""
-        for key, override in self._overrides(options).items():
-            policy = self.registry.get(key) or policies.get(key)
-            if policy is not None:
-                override(policy.defaults)
-
     def _add_checks(self) -> None:
         if self._consul is None:
             return
@@ -451,19 +361,6 @@ class Runtime:
 
         # Not critical: what is known goes on being used, and no other instance has more.
         self._undo.append(self.health.check("consul", consul_answers, critical=False, ttl=1.0))
-
-    def _breaker_gauge(self) -> dict[tuple[str, ...], float]:
-        """How many are open, by name: breakers in code, families of them, those of each instance called."""
-        states: dict[tuple[str, ...], float] = {}
-        for key, described in {**policies.describe(), **self.registry.describe()}.items():
-            if key.startswith("breaker:"):
-                # A family is one series: its keys may be many, and are for describe().
-                each_of = described.get("breakers", {"": described}).values()
-                states[(key,)] = float(sum(each["state"] in _OPEN for each in each_of))
-            elif key.startswith("client:") and key.endswith("/breaker"):
-                for instance, each in described["instances"].items():
-                    states[(f"{key}/{instance}",)] = float(each["state"] in _OPEN)
-        return states
 
     def describe(self) -> dict[str, Any]:
         """All of it as plain values, for ``/health``."""
@@ -479,15 +376,3 @@ class Runtime:
         if self._telemetry is not None:
             described["telemetry"] = self._telemetry.describe()
         return described
-
-
-@dataclass(frozen=True)
-class _Override:
-    """The options of one policy, made from its defaults."""
-
-    setting: str
-    values: Mapping[str, Any]
-    origin: Callable[[tuple[str, ...]], str]
-
-    def __call__(self, defaults: Any) -> Any:
-        return apply(defaults, self.values, setting=self.setting, origin=self.origin)
