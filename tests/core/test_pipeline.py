@@ -19,7 +19,7 @@ from chassis.core import (
     Policy,
     Role,
 )
-from chassis.core.policies import Stream
+from chassis.core.streams import Stream
 
 T = TypeVar("T")
 

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from chassis.core.errors import Rejected
+from chassis.core.functions import is_async_callable
 from chassis.core.outcomes import Outcome, classify_error
 from chassis.core.pipeline import Pipeline
-from chassis.core.policies import Admission, Operation, Permit, Policy, is_async_callable
+from chassis.core.policies import Admission, Operation, Permit, Policy
 
 SUCCESS, FAILURE, IGNORED = Outcome.SUCCESS, Outcome.FAILURE, Outcome.IGNORED
 

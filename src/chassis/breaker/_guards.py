@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from chassis.breaker._permit import BreakerPermit
 from chassis.core.clock import Clock
+from chassis.core.functions import NEVER_AWAITABLE, is_awaitable
 from chassis.core.outcomes import Classifier, Outcome, classify_error
-from chassis.core.policies import NEVER_AWAITABLE, is_awaitable
 
 if TYPE_CHECKING:
     from chassis.breaker._policy import CircuitBreaker

@@ -23,8 +23,9 @@ from chassis.core.clock import Clock, monotonic
 from chassis.core.errors import CircuitOpen
 from chassis.core.events import Event, EventBus, events
 from chassis.core.forks import tell_after_fork
+from chassis.core.functions import is_awaitable
 from chassis.core.outcomes import Classifier, Outcome, classify_error
-from chassis.core.policies import Admission, Permit, Role, is_awaitable
+from chassis.core.policies import Admission, Permit, Role
 from chassis.core.registry import policies
 
 T = TypeVar("T")

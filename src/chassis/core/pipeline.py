@@ -21,7 +21,8 @@ from typing import Any, ClassVar, TypeVar
 
 from chassis.core.errors import ConfigError
 from chassis.core.events import Event, EventBus, Level, events
-from chassis.core.policies import Operation, Policy, Role, Stream
+from chassis.core.policies import Operation, Policy, Role
+from chassis.core.streams import Stream
 
 T = TypeVar("T")
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from typing import Any, Protocol, Self, TypeAlias, TypeVar, cast
 
+from chassis.core.functions import innermost, is_awaitable
 from chassis.core.outcomes import Classifier, Outcome
+from chassis.core.streams import Stream, guard_async_generator, guard_generator
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -291,95 +293,6 @@ class Guarded:
         self._permit = permit
 
 
-class Stream:
-    """A generator whose first item has been taken, and the permits that end with it.
-
-    For ``yield from`` it is the generator itself: it yields the first item once more, and forwards
-    what the consumer sends, throws and closes.
-
-    :param generator: a sync or async generator; if it ended without an item, only its value counts.
-    :param item: the first item.
-    :param ended: how it ended, if it had no item.
-    """
-
-    __slots__ = ("_fresh", "ended", "generator", "item", "permits")
-
-    def __init__(self, generator: Any, item: Any = None, *, ended: StopIteration | None = None) -> None:
-        self.generator = generator
-        self.item = item
-        self.ended = ended
-        self.permits: list[tuple[Admission, Permit]] = []
-        self._fresh = True
-
-    @classmethod
-    def start(cls, function: Callable[[], Generator[Any, Any, Any]]) -> Stream:
-        """Start a sync generator."""
-        generator = function()
-        try:
-            return cls(generator, next(generator))
-        except StopIteration as end:
-            return cls(generator, ended=StopIteration(end.value))
-
-    @classmethod
-    async def start_async(cls, function: Callable[[], AsyncGenerator[Any, Any]]) -> Stream:
-        """Start an async generator."""
-        generator = function()
-        try:
-            return cls(generator, await anext(generator))
-        except StopAsyncIteration:
-            return cls(generator, ended=StopIteration())
-
-    def settle(self, error: BaseException | None) -> None:
-        """Give all permits back, innermost first."""
-        for admission, permit in self.permits:
-            if error is None or isinstance(error, GeneratorExit):
-                # Closed by its consumer after an item: the callee did all that was asked of it.
-                permit.settle(Outcome.SUCCESS)
-            else:
-                admission.settle(permit, None, error)
-
-    def __iter__(self) -> Stream:
-        return self
-
-    def __next__(self) -> Any:
-        if self._fresh:
-            self._fresh = False
-            if self.ended is not None:
-                raise self.ended
-            return self.item
-        return next(self.generator)
-
-    def send(self, value: Any) -> Any:
-        return self.generator.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        return self.generator.throw(*error)
-
-    def close(self) -> None:
-        self.generator.close()
-
-
-def is_async_callable(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives a coroutine: ``async def``, partials of one, async ``__call__``."""
-    return inspect.iscoroutinefunction(_innermost(function))
-
-
-NEVER_AWAITABLE = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
-"""Known not to be awaitable: asking a type that is not costs more than the rest of a guard."""
-
-
-def is_awaitable(value: Any) -> bool:
-    """Whether ``value`` can be awaited."""
-    return type(value) not in NEVER_AWAITABLE and hasattr(type(value), "__await__")
-
-
-def _innermost(function: Any) -> Any:
-    """The function that a call runs in the end: without partials, the method of a callable object."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return function if inspect.isroutine(function) else type(function).__call__
-
-
 class _GotAwaitable(BaseException):
     """Carries an awaitable out through policies that were told of a plain call.
 
@@ -393,52 +306,11 @@ class _GotAwaitable(BaseException):
 def _decorate(function: Any, policy: Policy) -> Any:
     if isinstance(function, classmethod | staticmethod):
         return type(function)(_decorate(function.__func__, policy))
-
-    inner = _innermost(function)
+    inner = innermost(function)
     if inspect.isasyncgenfunction(inner):
-
-        @functools.wraps(function)
-        async def guarded_async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            start = functools.partial(function, *args, **kwargs)
-            stream = await policy.for_call(args, kwargs).begin_async(
-                functools.partial(Stream.start_async, start)
-            )
-            generator, item = stream.generator, stream.item
-            try:
-                # ``yield from`` does not exist in async generators; this is what it would do.
-                while stream.ended is None:
-                    try:
-                        sent = yield item
-                    except GeneratorExit:
-                        await generator.aclose()
-                        raise
-                    except BaseException as error:  # noqa: BLE001 - the guarded generator's to handle
-                        item = await generator.athrow(error)
-                    else:
-                        item = await generator.asend(sent)
-            except StopAsyncIteration:
-                pass
-            except BaseException as error:
-                stream.settle(error)
-                raise
-            stream.settle(None)
-
-        return guarded_async_generator
+        return guard_async_generator(function, policy)
     if inspect.isgeneratorfunction(inner):
-
-        @functools.wraps(function)
-        def guarded_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            start = functools.partial(function, *args, **kwargs)
-            stream = policy.for_call(args, kwargs).begin(functools.partial(Stream.start, start))
-            try:
-                value = yield from stream
-            except BaseException as error:
-                stream.settle(error)
-                raise
-            stream.settle(None)
-            return value
-
-        return guarded_generator
+        return guard_generator(function, policy)
     if inspect.iscoroutinefunction(inner):
         return policy.guard_async(function)
     return policy.guard(function)

@@ -12,8 +12,10 @@ from chassis.core.deadline import Deadline, current_deadline, deadline_scope
 from chassis.core.errors import ConfigError, DeadlineExceeded
 from chassis.core.events import Event, EventBus, Level, events
 from chassis.core.forks import tell_after_fork
-from chassis.core.policies import Operation, Policy, Role, Stream, is_awaitable
+from chassis.core.functions import is_awaitable
+from chassis.core.policies import Operation, Policy, Role
 from chassis.core.registry import policies
+from chassis.core.streams import Stream
 from chassis.fallbacks._options import FallbackOptions
 
 T = TypeVar("T")

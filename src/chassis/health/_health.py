@@ -11,9 +11,9 @@ from typing import Any, TypeAlias, cast
 from chassis.core.clock import Clock, monotonic
 from chassis.core.errors import ChassisError, ConfigError
 from chassis.core.events import EventBus, events
+from chassis.core.functions import is_async_callable
 from chassis.core.instances import Status
 from chassis.core.options import Seconds, check_seconds
-from chassis.core.policies import is_async_callable
 from chassis.health._events import CheckFailed, CheckRecovered
 from chassis.health._machine import Board, Check, Result, State
 

@@ -11,8 +11,9 @@ from chassis.core.deadline import remaining
 from chassis.core.errors import BulkheadFull
 from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
+from chassis.core.functions import NEVER_AWAITABLE, is_awaitable
 from chassis.core.outcomes import Outcome, classify_error
-from chassis.core.policies import NEVER_AWAITABLE, Admission, Permit, Role, is_awaitable
+from chassis.core.policies import Admission, Permit, Role
 from chassis.core.registry import policies
 from chassis.limits._events import BulkheadRejected
 from chassis.limits._machine import BulkheadMachine, Waiter

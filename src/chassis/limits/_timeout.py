@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from chassis.core.clock import monotonic
 from chassis.core.deadline import PASSED, Deadline, deadline_at, deadline_scope
 from chassis.core.errors import DeadlineExceeded
+from chassis.core.functions import NEVER_AWAITABLE, is_awaitable
 from chassis.core.options import check_seconds
-from chassis.core.policies import NEVER_AWAITABLE, Operation, Policy, Role, is_awaitable
+from chassis.core.policies import Operation, Policy, Role
 
 if TYPE_CHECKING:
     import asyncio

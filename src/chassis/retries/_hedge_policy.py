@@ -9,8 +9,9 @@ from chassis.core.clock import Clock, monotonic
 from chassis.core.errors import ConfigError
 from chassis.core.events import EventBus, events
 from chassis.core.outcomes import Classifier, classify_error
-from chassis.core.policies import Operation, Policy, Role, Stream
+from chassis.core.policies import Operation, Policy, Role
 from chassis.core.registry import policies
+from chassis.core.streams import Stream
 from chassis.retries._budget import RetryBudget
 from chassis.retries._events import HedgeSent, HedgeWon
 from chassis.retries._hedge_call import HedgedCall, is_good

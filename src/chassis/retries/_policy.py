@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 from chassis.core.clock import Clock, monotonic
 from chassis.core.errors import ConfigError, Rejected
 from chassis.core.events import EventBus, events
+from chassis.core.functions import is_async_callable, is_awaitable
 from chassis.core.outcomes import Classifier, Outcome, classify_error
-from chassis.core.policies import Operation, Policy, Role, Stream, is_async_callable, is_awaitable
+from chassis.core.policies import Operation, Policy, Role
 from chassis.core.registry import policies
+from chassis.core.streams import Stream
 from chassis.retries._attempts import BUDGET_SPENT, DEADLINE_FIRST, Attempts
 from chassis.retries._backoff import Backoff
 from chassis.retries._budget import RetryBudget

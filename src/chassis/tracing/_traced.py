@@ -9,7 +9,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Span
 
-from chassis.core.policies import is_async_callable
+from chassis.core.functions import is_async_callable
 from chassis.tracing._span import begin_internal_span, fail
 
 F = TypeVar("F", bound=Callable[..., Any])
