@@ -251,6 +251,15 @@ async def test_case_5b_absence_from_the_catalog_is_healed_although_heartbeats_ar
         assert len(registers(server)) == 2
 
 
+async def test_a_registration_is_looked_for_in_the_datacenter_of_its_agent(register: Register) -> None:
+    """Whichever others are looked up in: it would be missing there for ever, and renewed for ever."""
+    with ScriptedAgent(Scripted()) as server:
+        handle = await register(server.url, registration(), datacenter="dc2")
+        await eventually(lambda: handle.confirmed)
+        await eventually(lambda: any("/health/" in each.path for each in server.asked))
+        assert not any("dc" in each.query for each in server.asked)
+
+
 async def test_an_error_of_the_agent_that_is_no_loss_does_not_register_anew(register: Register) -> None:
     agent = Scripted()
     with ScriptedAgent(agent) as server:

@@ -272,6 +272,17 @@ def test_maintenance_that_somebody_else_ended_does_not_come_back() -> None:
     assert registration.next() == (Task.BEAT, 105.5)
 
 
+def test_maintenance_asked_for_anew_outlives_the_end_of_an_earlier_one() -> None:
+    """The news of the end may come after the next request for it."""
+    registration = confirmed()
+    for reason in ("one", None):
+        registration.maintain(reason, now=1.0)
+        registration.maintained()
+    registration.maintain("two", now=2.0)
+    registration.maintenance_ended()
+    assert registration.maintenance == "two"
+
+
 @pytest.mark.parametrize(("trouble", "at"), [("unreachable", 102.0), ("refused", 106.0)])
 def test_maintenance_that_cannot_be_told_is_tried_again(trouble: str, at: float) -> None:
     registration = confirmed()
@@ -390,12 +401,17 @@ def test_whatever_happens_there_is_a_next_task_and_renewals_are_no_storm(
             assert not registration.confirmed
         elif kind == "drifted" and task is Task.INSPECT:
             registration.drifted("x", now=now)
-        elif kind == "unreachable" and task is not Task.INSPECT:
+        elif kind == "unreachable":
             registration.unreachable(task, "x", now=now)
-        elif kind == "refused" and task is not Task.INSPECT:
+        elif kind == "refused":
             registration.refused(task, "x", now=now)
         else:
             succeed(task)
+        if kind in ("unreachable", "refused"):
+            # What failed is not done again at once, and so for ever.
+            again = registration.next()
+            assert again is not None
+            assert again != due
     # Whatever went wrong: once the registry answers, all is as it should be before two beats are over.
     registration.present()
     absent = False

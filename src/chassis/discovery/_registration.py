@@ -192,7 +192,9 @@ class RegistrationMachine:
 
     def maintenance_ended(self) -> None:
         """Somebody else ended the maintenance the service had asked for: it is over."""
-        self.maintenance = None
+        if not self._maintenance_untold:
+            # Else what ended is an earlier one: the service has asked anew since.
+            self.maintenance = None
 
     def inspected(self, *, now: float) -> None:
         """The registry holds what it was told, or did not say what it holds."""
@@ -242,6 +244,8 @@ class RegistrationMachine:
             self._register_at = at
         elif task is Task.MAINTAIN:
             self._maintain_at = at
+        elif task is Task.INSPECT:
+            self._inspect_at = at
         else:
             self._beat_at = at
 

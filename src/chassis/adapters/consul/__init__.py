@@ -21,11 +21,8 @@ from chassis.adapters.consul._kv import ConsulKV
 from chassis.adapters.consul._options import ConsulOptions
 from chassis.adapters.consul._protocol import ConsulAnswer, ConsulRequest, KVEntry
 from chassis.adapters.consul._python_consul import from_python_consul
-from chassis.adapters.consul._registrar import (
-    ConsulRegistrar,
-    ConsulRegistrarOptions,
-    ConsulRegistration,
-)
+from chassis.adapters.consul._registrar import ConsulRegistrar, ConsulRegistration
+from chassis.adapters.consul._registrar_options import ConsulRegistrarOptions
 
 if TYPE_CHECKING:
     from chassis.adapters.consul._async_consul import AsyncConsul

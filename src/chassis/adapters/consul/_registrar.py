@@ -1,27 +1,29 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from chassis.adapters.consul._api import ConsulAPI
-from chassis.adapters.consul._errors import (
-    ConsulError,
-    ConsulNotFound,
-    ConsulUnavailable,
-    ConsulUnreachable,
+from chassis.adapters.consul._definition import (
+    check_meta,
+    check_status,
+    definition,
+    differences,
+    is_lost,
+    maintenance_reasons,
+    service_id,
 )
+from chassis.adapters.consul._errors import ConsulError, ConsulUnavailable, ConsulUnreachable
 from chassis.adapters.consul._hub import ServiceQuery, Told, hub
-from chassis.adapters.consul._protocol import ConsulRequest, duration, parse, path
+from chassis.adapters.consul._protocol import ConsulRequest, parse, path
+from chassis.adapters.consul._registrar_options import ConsulRegistrarOptions
 from chassis.background import background
 from chassis.core.clock import monotonic
 from chassis.core.contracts import Registration
-from chassis.core.errors import ConfigError
 from chassis.core.events import Event, events
-from chassis.core.instances import Reason, Status
-from chassis.core.options import Seconds, check_seconds
+from chassis.core.instances import Reason
 from chassis.discovery import (
     AddressShared,
     Deregistered,
@@ -34,36 +36,9 @@ from chassis.discovery import (
     readiness,
 )
 
-_CHECK_STATUS = {Status.PASSING: "passing", Status.WARNING: "warning"}
 _DEREGISTER_CAP = 3.0
 _BY_SERVICE = " (asked for by the service itself)"
 """Ends the reason of a maintenance that the service set, so that its other workers may end it."""
-_META_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConsulRegistrarOptions:
-    """How a registration is kept alive.
-
-    :param ttl: seconds without a heartbeat after which Consul calls the instance critical; a
-        heartbeat is sent every third of it.
-    :param deregister_after: seconds of being critical after which Consul forgets the instance; it
-        is for ghosts of processes that were killed. Consul takes no less than 60.
-    :raises ConfigError: a value cannot be used.
-    """
-
-    ttl: Seconds = 15.0
-    deregister_after: Seconds = 600.0
-
-    def __post_init__(self) -> None:
-        check_seconds("ttl", self.ttl)
-        check_seconds("deregister_after", self.deregister_after)
-        if self.deregister_after < 60:
-            raise ConfigError(
-                f"{self.deregister_after!r} is too short",
-                setting="deregister_after",
-                remedy="give at least 60 seconds, which is Consul's own least",
-            )
 
 
 class ConsulRegistrar:
@@ -160,9 +135,11 @@ class ConsulRegistration:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._keeping = asyncio.create_task(self._keep(), name=f"chassis:beat:{self._registration.id}")
-        # Whoever discovers this very service in the process shares the watch.
+        # Whoever discovers this very service in the process shares the watch. It is registered in the
+        # agent's own datacenter, whichever others are looked up in.
+        agent = replace(self._agent.options, datacenter="")
         query = ServiceQuery(service=self._registration.service)
-        self._watching = hub.follow(self._agent.options, query, self._saw_catalog)
+        self._watching = hub.follow(agent, query, self._saw_catalog)
 
     async def deregister(self) -> None:
         """Stop the heartbeat, then remove the registration.
@@ -243,7 +220,7 @@ class ConsulRegistration:
             if task is Task.INSPECT:
                 return await self._inspect()
             status, note = readiness(self._registration)
-            told = _CHECK_STATUS.get(status, "critical")
+            told = check_status(status)
             await self._agent.update_check(self._check_id, told, output=note)
             self._told = told, note, monotonic()
             return machine.beaten(now=monotonic())
@@ -292,10 +269,10 @@ class ConsulRegistration:
         )
         services = (await self._agent.call(request, lambda body: parse(request.what, body, dict))).value
         return [
-            service_id
-            for service_id, each in services.items()
+            other
+            for other, each in services.items()
             if (each.get("Address"), each.get("Port")) == (self._registration.host, port)
-            and service_id != self._registration.id
+            and other != self._registration.id
         ]
 
     def _saw_catalog(self, told: Told) -> None:
@@ -303,12 +280,12 @@ class ConsulRegistration:
         answer = told.observation.answer
         if answer is None or told.empty is Reason.ACL_FILTERED:
             return
-        entry = next((entry for entry in answer.value if _id(entry) == self._registration.id), None)
+        entry = next((entry for entry in answer.value if service_id(entry) == self._registration.id), None)
         if entry is None:
             _emit(self._machine.absent(now=monotonic()))
         else:
             self._machine.present()
-            self._saw_maintenance(next(_maintenance_reasons(entry), None))
+            self._saw_maintenance(next(maintenance_reasons(entry), None))
         self._changed.set()
 
     def _saw_maintenance(self, reason: str | None) -> None:
@@ -330,89 +307,6 @@ class ConsulRegistration:
                 operator=not reason.endswith(_BY_SERVICE),
             )
         )
-
-
-def definition(
-    registration: Registration, options: ConsulRegistrarOptions, *, check_id: str
-) -> dict[str, Any]:
-    """What the agent is told of a registration."""
-    status, _ = readiness(registration)
-    meta = dict(registration.meta)
-    if registration.scheme != "http":
-        meta.setdefault("scheme", registration.scheme)
-    if registration.zone:
-        meta.setdefault("zone", registration.zone)
-    return {
-        "ID": registration.id,
-        "Name": registration.service,
-        "Address": registration.host,
-        "Port": registration.port,
-        "Tags": list(registration.tags),
-        "Meta": meta,
-        "Weights": {"Passing": registration.weight, "Warning": 1},
-        "Check": {
-            "CheckID": check_id,
-            "Name": "heartbeat",
-            "TTL": duration(options.ttl),
-            "DeregisterCriticalServiceAfter": duration(options.deregister_after),
-            # Without it a new instance is critical until its first heartbeat.
-            "Status": _CHECK_STATUS.get(status, "critical"),
-        },
-    }
-
-
-def differences(told: Mapping[str, Any], held: Mapping[str, Any]) -> list[str]:
-    """The fields of a service that an agent holds otherwise than it was told, by Consul's names."""
-    as_held = {"Name": "Service"}
-
-    def plain(value: Any) -> Any:
-        # Consul writes what is empty as null, or leaves it out.
-        return value or None
-
-    return [
-        name
-        for name in ("Name", "Address", "Port", "Tags", "Meta", "Weights")
-        if plain(told[name]) != plain(held.get(as_held.get(name, name)))
-    ]
-
-
-def check_meta(registration: Registration) -> None:
-    """Refuse meta that Consul would refuse later.
-
-    :raises ConfigError: naming what cannot be used.
-    """
-
-    def refuse(problem: str, remedy: str) -> ConfigError:
-        return ConfigError(problem, setting="meta", remedy=remedy)
-
-    if len(registration.meta) > 62:
-        # Consul takes 64; scheme and zone may be added.
-        raise refuse(f"{len(registration.meta)} keys are too many", "give at most 62")
-    for key, value in registration.meta.items():
-        if not _META_KEY.fullmatch(key):
-            raise refuse(f"{key!r} cannot be a key", "use up to 128 letters, digits, _ and -")
-        if len(value) > 512:
-            raise refuse(f"the value of {key!r} is {len(value)} long", "give at most 512 characters")
-
-
-def is_lost(error: ConsulError) -> bool:
-    """Whether it tells that the agent does not know the check: 404, before Consul 1.9 a 500."""
-    if isinstance(error, ConsulNotFound):
-        return True
-    return isinstance(error, ConsulUnavailable) and "does not have associated TTL" in error.body
-
-
-def _id(entry: Any) -> str:
-    service: Mapping[str, Any] = entry.get("Service") or {} if isinstance(entry, Mapping) else {}
-    return str(service.get("ID") or "")
-
-
-def _maintenance_reasons(entry: Mapping[str, Any]) -> Iterator[str]:
-    """Why an entry of the catalog is under maintenance; nothing if it is not."""
-    for check in entry.get("Checks") or ():
-        check_id = str(check.get("CheckID") or "")
-        if check_id == "_node_maintenance" or check_id.startswith("_service_maintenance:"):
-            yield str(check.get("Notes") or "no reason given")
 
 
 def _emit(event: Event | None) -> None:
