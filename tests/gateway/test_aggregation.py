@@ -8,7 +8,7 @@ import json
 import httpx2
 import pytest
 
-from chassis.core import CircuitOpen, DeadlineExceeded, current_deadline
+from chassis.core import CircuitOpen, DeadlineExceeded, UpstreamError, current_deadline
 from chassis.core.request import request_id
 from tests.auth.issuing import Provider
 from tests.gateway.exchange import Body, Services, call, gateway
@@ -94,7 +94,7 @@ async def test_a_part_whose_body_hangs_is_replaced_in_time_too():
     [
         (CircuitOpen("x", retry_after=3), 503),
         (DeadlineExceeded("x"), 504),
-        (httpx2.ConnectError("x"), 502),
+        (UpstreamError("x", service="x", failure="unreachable"), 503),
         (httpx2.Response(500, content=b"{}"), 502),
         (httpx2.Response(404, content=b"{}"), 502),
         (httpx2.Response(302, headers={"Location": "/x"}), 502),

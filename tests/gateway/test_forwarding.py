@@ -7,11 +7,13 @@ import asyncio
 import httpx2
 import pytest
 
+from chassis.client import edge_error
 from chassis.core import (
     CircuitOpen,
     Deadline,
     DeadlineExceeded,
     NoInstance,
+    UpstreamError,
     current_deadline,
     deadline_scope,
 )
@@ -456,17 +458,23 @@ async def test_row_33_an_answer_that_breaks_off_never_ends_clean(error):
     assert isinstance(answer.cut, UpstreamAborted)
 
 
+def failed(error):
+    """The error as the client raises it."""
+    return edge_error(error, httpx2.Request("GET", "http://echo/"))
+
+
 @pytest.mark.parametrize(
     ("error", "status", "retry_after"),
     [
         (NoInstance("echo", reason="none"), 503, "1"),
         (CircuitOpen("echo", retry_after=4.2), 503, "5"),
-        (httpx2.PoolTimeout("full"), 503, "1"),
+        (failed(httpx2.PoolTimeout("full")), 503, "1"),
         (DeadlineExceeded("late"), 504, None),
-        (httpx2.ReadTimeout("late"), 504, None),
-        (httpx2.ConnectTimeout("late"), 504, None),
-        (httpx2.ConnectError("refused at 10.0.0.7:80"), 502, None),
-        (httpx2.RemoteProtocolError("bad"), 502, None),
+        (failed(httpx2.ReadTimeout("late")), 504, None),
+        (TimeoutError(), 504, None),
+        (failed(httpx2.ConnectTimeout("late")), 503, "1"),
+        (failed(httpx2.ConnectError("refused at 10.0.0.7:80")), 503, "1"),
+        (failed(httpx2.RemoteProtocolError("bad")), 502, None),
         (ConnectionRefusedError("10.0.0.7"), 502, None),
     ],
 )
@@ -474,6 +482,7 @@ async def test_a_failed_call_is_answered_by_its_kind(error, status, retry_after)
     """502, 503 with Retry-After, 504; the text names the service and nothing of the inside."""
     answer = await call(gateway(Services(echo=error), ANY))
     assert (answer.status, answer["retry-after"], answer.cut) == (status, retry_after, None)
+    assert answer["x-chassis-no-retry"] == ("1" if isinstance(error, UpstreamError) else None)
     assert "echo" in answer.json["detail"]
     assert b"10.0.0.7" not in answer.body
     assert b"Traceback" not in answer.body

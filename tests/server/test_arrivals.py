@@ -16,6 +16,8 @@ from chassis.core import (
     Event,
     RateLimited,
     Rejected,
+    UpstreamError,
+    UpstreamFailure,
     current_deadline,
     deadline_scope,
     detach_deadline,
@@ -467,6 +469,45 @@ async def test_a_rate_limits_refusal_tells_its_quota_and_never_its_key(wsgi: Any
         assert told["retry-after"] == "30"
     assert "secret" not in f"{answer.headers}{answer.body!r}{headers}{b''.join(body)!r}"
     body.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("failure", "status", "detail"),
+    [
+        ("unreachable", 503, "payments cannot be reached"),
+        ("broken", 502, "payments gave no whole answer"),
+        ("late", 504, "payments did not answer in time"),
+    ],
+)
+async def test_a_failure_of_a_service_that_was_called_is_no_defect_of_this_one(
+    wsgi: Any, failure: UpstreamFailure, status: int, detail: str
+) -> None:
+    """Said in the same words at both edges, with nothing of the inside, and asking for no further retry."""
+    error = UpstreamError("refused at 10.0.0.7:80", service="payments", failure=failure)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise error
+
+    def application(environ: Any, start: Any) -> Any:
+        raise error
+
+    def streaming(environ: Any, start: Any) -> Any:
+        raise error
+        yield b""
+
+    answer = await ask(asgi(app))
+    answers = [(answer.status, answer.headers, answer.body)]
+    answers += [(*call_wsgi(wsgi(application))[:2], b"".join(call_wsgi(wsgi(application))[2]))]
+    for told, headers, body in answers:
+        assert (told, json.loads(body)["detail"]) == (status, detail)
+        assert headers["x-chassis-no-retry"] == "1"
+        assert headers["content-type"] == "application/problem+json"
+        assert b"10.0.0.7" not in body
+    begun: list[str] = []
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "wsgi.url_scheme": "http"}
+    b"".join(wsgi(streaming)(environ, lambda status, *_: begun.append(status)))
+    assert begun[0].startswith(str(status))
 
 
 @pytest.mark.asyncio

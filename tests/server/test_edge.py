@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chassis.core import CircuitOpen, DeadlineExceeded, current_deadline
+from chassis.core import CircuitOpen, DeadlineExceeded, UpstreamError, current_deadline
 from chassis.core.request import request_id
 from chassis.health import Health, State
 from chassis.logs import LogOptions, configure
@@ -122,16 +122,24 @@ async def test_a_rejection_is_503_with_retry_after_and_a_problem() -> None:
 
 
 @pytest.mark.asyncio
-async def test_an_answer_that_has_begun_is_cut_rather_than_ended() -> None:
+@pytest.mark.parametrize("error", [DeadlineExceeded("x"), UpstreamError("x", service="a", failure="broken")])
+async def test_an_answer_that_has_begun_is_cut_rather_than_ended(error: Exception) -> None:
+    """And logged, as servers need not tell of it."""
+
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
-        raise DeadlineExceeded("too late")
+        raise error
 
-    answer = Answer()
-    with pytest.raises(DeadlineExceeded):
-        await ask(edge_of(app), answer=answer)
+    answer, lines = Answer(), io.StringIO()
+    logs = configure("test", LogOptions(format="json"), stream=lines)
+    try:
+        with pytest.raises(type(error)):
+            await ask(edge_of(app), answer=answer)
+    finally:
+        logs.shutdown(1)
     assert not answer.ended
+    assert f"GET / raised {type(error).__name__}" in lines.getvalue()
 
 
 @pytest.mark.asyncio

@@ -14,6 +14,7 @@ from chassis.client._lag import own_lag
 from chassis.client._module import HTTPModule
 from chassis.client._resend import idempotent, may_overlap, replayable, said, worth_retrying
 from chassis.core import (
+    ChassisError,
     CircuitOpen,
     Deadline,
     DeadlineExceeded,
@@ -254,9 +255,10 @@ class Attempts:
         """A further attempt's instance; None if the error is the caller's."""
         self._fail(attempt, error)
         http = self._http
-        if not isinstance(error, http.unsent_errors + http.broken_errors):
+        if isinstance(error, ChassisError) or not isinstance(error, http.unsent_errors + http.broken_errors):
             return None
         endpoint = attempt.admitted.pick.endpoint
+        self._info.instance = attempt.admitted.pick.instance
         unsent = isinstance(error, http.unsent_errors)
         self._counted += not unsent or endpoint in self._tried
         self._tried.append(endpoint)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from chassis.client._effects import in_background
 from chassis.client._ending import Ending
-from chassis.core import ChassisError, Deadline, DeadlineExceeded, Outcome, classify_error
+from chassis.core import Deadline, DeadlineExceeded, Outcome, classify_error
 
 if TYPE_CHECKING:
+    from chassis.client._line import CallInfo
     from chassis.client._module import HTTPModule
 
 
@@ -24,6 +25,7 @@ class _Body:
     :param deadline: the caller's own deadline, which bounds the body too. A default deadline never
         cuts a body whose headers have arrived.
     :param timeouts: the transport's own timeout table, read anew for every chunk.
+    :param info: of the call, for its errors.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class _Body:
         outcome: Outcome,
         deadline: Deadline | None,
         timeouts: dict[str, float | None],
+        info: CallInfo,
     ) -> None:
         self._stream = stream
         self._http = http
@@ -44,18 +47,21 @@ class _Body:
         self._outcome = outcome
         self._deadline = deadline
         self._timeouts = timeouts
+        self._info = info
 
-    def _broke(self, error: BaseException) -> None:
+    def _broke(self, error: BaseException) -> BaseException:
+        """End the call; returns what is told to the reader."""
         # An impatient caller is no word about the instance.
         outcome = Outcome.IGNORED if self._is_late() else classify_error(None, error)
         self._ending.close(outcome, error)
+        return self._http.edge_error(error, self._request, self._info)
 
     def _is_late(self) -> bool:
         return self._deadline is not None and self._deadline.remaining() <= 0
 
-    def _too_late(self) -> ChassisError:
-        error = DeadlineExceeded("the caller's deadline passed while the body was read")
-        return self._http.edge_error(error, self._request)
+    @staticmethod
+    def _too_late() -> DeadlineExceeded:
+        return DeadlineExceeded("the caller's deadline passed while the body was read")
 
     def _closed(self) -> None:
         self._ending.close(self._outcome)
@@ -80,6 +86,8 @@ class AsyncBodyMixin(_Body):
                 yield chunk
         except GeneratorExit:
             raise
+        except self._http.told_errors as error:
+            raise self._broke(error) from error.__cause__
         except BaseException as error:
             self._broke(error)
             raise
@@ -87,6 +95,8 @@ class AsyncBodyMixin(_Body):
     async def aclose(self) -> None:
         try:
             await self._stream.aclose()
+        except self._http.told_errors as error:
+            raise self._broke(error) from error.__cause__
         except BaseException as error:
             self._broke(error)
             raise
@@ -116,6 +126,8 @@ class SyncBodyMixin(_Body):
                 yield chunk
         except GeneratorExit:
             raise
+        except self._http.told_errors as error:
+            raise self._broke(error) from error.__cause__
         except BaseException as error:
             self._broke(error)
             raise
@@ -123,6 +135,8 @@ class SyncBodyMixin(_Body):
     def close(self) -> None:
         try:
             self._stream.close()
+        except self._http.told_errors as error:
+            raise self._broke(error) from error.__cause__
         except BaseException as error:
             self._broke(error)
             raise

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 from chassis.client._module import HTTPModule
-from chassis.core import Outcome
+from chassis.core import ChassisError, Outcome
 from chassis.retries import retry_after_seconds
 
 _COME_BACK_LATER = frozenset({429, 503})
@@ -48,6 +48,9 @@ def judge_error(error: BaseException, http: HTTPModule, *, excused: bool) -> Out
     :param excused: the time was cut short, or this process was too slow to see the answer; then a
         timeout is none either.
     """
+    if isinstance(error, ChassisError):
+        # Of another call: the caller's body is made of what that one answers, say.
+        return Outcome.IGNORED
     if isinstance(error, http.module.PoolTimeout):
         # Our own pool was full.
         return Outcome.IGNORED

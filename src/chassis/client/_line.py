@@ -21,7 +21,6 @@ from chassis.client._effects import Await, Enter, Line
 from chassis.client._ending import Ending
 from chassis.client._module import HTTPModule
 from chassis.core import (
-    ChassisError,
     Deadline,
     DeadlineExceeded,
     Instance,
@@ -41,7 +40,7 @@ class CallInfo:
     """How a call went; in ``response.extensions["chassis"]``.
 
     :param service: the service asked.
-    :param instance: the instance that gave this answer.
+    :param instance: the instance that gave this answer, or whose attempt ended in an error last.
     :param attempts: how many attempts were made, the last one included.
     :param hedged: whether a slow attempt got another one beside it.
     """
@@ -104,9 +103,9 @@ def call_line(upstream: Upstream, request: Any, http: HTTPModule, *, hedging: bo
         finally:
             # The caller's own span is current again from here on, though this one ends later.
             span.detach()
-    except ChassisError as error:
+    except http.told_errors as error:
         ending.close(classify_error(None, error), error)
-        raise http.edge_error(error, request) from error.__cause__
+        raise http.edge_error(error, request, info) from error.__cause__
     except BaseException as error:
         ending.close(classify_error(None, error), error)
         raise
@@ -140,6 +139,7 @@ def _answer(
         outcome=answered.outcome,
         deadline=callers_deadline,
         timeouts=attempt.timeouts,
+        info=info,
     )
     response.extensions["chassis"] = info
     return response

@@ -34,6 +34,8 @@ from chassis.core.errors import (
     Overloaded,
     RateLimited,
     Rejected,
+    UpstreamError,
+    UpstreamFailure,
 )
 from chassis.core.events import Event, EventBus, Level, Listener, events
 from chassis.core.instances import Freshness, Instance, Reason, Snapshot, Source, Status
@@ -85,6 +87,8 @@ __all__ = [
     "Source",
     "Status",
     "Subscription",
+    "UpstreamError",
+    "UpstreamFailure",
     "Upstreams",
     "classify_error",
     "current_deadline",

@@ -171,6 +171,7 @@ class Upstreams(Protocol):
         :returns: that module's ``Response``, its body unread; the caller closes it.
         :raises Rejected: no instance could be asked.
         :raises DeadlineExceeded: the deadline of the whole call passed.
+        :raises UpstreamError: those that were asked gave no whole answer; while its body is read, too.
         """
         ...
 

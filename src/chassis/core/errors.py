@@ -10,16 +10,24 @@ Names say what the caller can do::
     │   ├── Overloaded      this process sheds load to serve the rest in time
     │   └── NoInstance      discovery knows no instance of the service (``reason`` says why)
     ├── DeadlineExceeded    the whole call's time is spent; it may have been sent (``conclusive``)
+    ├── UpstreamError       a service that was called could not be reached, was late or broke off (``failure``)
     ├── ConfigError         a setting is unknown, ill-typed or impossible (also a ValueError)
     └── DiscoveryError      a registry answered something that cannot be used
 
-At the httpx edge each of the first two is the HTTP module's own error too (a ``ConnectError``, a
-``TimeoutException``), so existing ``except`` clauses hold.
+At the httpx edge each of the first three is the HTTP module's own error too (a ``ConnectError``, a
+``TimeoutException``, whatever the call ended in), so existing ``except`` clauses hold.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from chassis.core.instances import Instance
+
+UpstreamFailure: TypeAlias = Literal["unreachable", "late", "broken"]
+"""How a call to another service failed. ``unreachable``: no connection could be had, so nothing was
+sent. ``late``: no answer came in time. ``broken``: the connection or the answer broke off."""
 
 
 class ChassisError(Exception):
@@ -50,7 +58,7 @@ class Rejected(ChassisError):
         return _restored, (type(self), self.args, self.state_of())
 
 
-def _restored(kind: type[Rejected], args: tuple[Any, ...], state: dict[str, Any]) -> Rejected:
+def _restored(kind: type[ChassisError], args: tuple[Any, ...], state: dict[str, Any]) -> ChassisError:
     error = kind.__new__(kind, *args)
     for name, value in state.items():
         setattr(error, name, value)
@@ -176,6 +184,43 @@ class DeadlineExceeded(ChassisError, TimeoutError):
     def __init__(self, message: str = "", *, conclusive: bool = True) -> None:
         super().__init__(message)
         self.conclusive = conclusive
+
+
+class UpstreamError(ChassisError):
+    """A service was called and gave no whole answer, with all the attempts the call was worth.
+
+    The client raises it as the HTTP module's own error as well: the one its last attempt ended in.
+
+    :param message: what that one says.
+    :param service: the service that was called.
+    :param failure: how it failed. Unless it is ``unreachable``, the work may have been done.
+    :param instance: the instance that was tried last.
+    :param attempts: how many attempts were made.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        service: str,
+        failure: UpstreamFailure,
+        instance: Instance | None = None,
+        attempts: int = 1,
+    ) -> None:
+        super().__init__(message)
+        self.service = service
+        self.failure: UpstreamFailure = failure
+        self.instance = instance
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        where = "" if self.instance is None else f" at {self.instance.id} ({self.instance.address})"
+        what = super().__str__() or f"the call ended in {type(self).__name__}"
+        return f"{self.service}{where}: {what}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by the constructor, which asks for more than ``args``.
+        return _restored, (type(self), self.args, self.state_of())
 
 
 class ConfigError(ChassisError, ValueError):

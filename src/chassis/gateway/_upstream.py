@@ -7,9 +7,11 @@ from typing import Any, cast
 
 import httpx2
 
-from chassis.core import DeadlineExceeded, Rejected, Upstreams
+from chassis.core import Rejected, UpstreamError, Upstreams
+from chassis.core.headers import NO_RETRY
 from chassis.gateway._asgi import Headers
 from chassis.gateway._refusal import Refusal, UpstreamAborted, retry_after
+from chassis.server import ANSWERABLE, status_for
 
 
 class Stream(httpx2.AsyncByteStream):
@@ -68,17 +70,24 @@ async def relayed_body(service: str, response: httpx2.Response) -> AsyncIterator
         raise UpstreamAborted(f"the answer of {service} broke off: {type(error).__name__}") from error
 
 
-FAILURES = (Rejected, DeadlineExceeded, httpx2.HTTPError, OSError)
+FAILURES = (*ANSWERABLE, httpx2.HTTPError, OSError)
 """How a call may fail through no fault of the gateway; TimeoutError is an OSError."""
 
 
 def refusal_for(service: str, error: BaseException) -> Refusal:
-    """What the client is told: which service, never where it is or what it said."""
-    # First, for at the HTTP edge they are the library's own errors too.
-    if isinstance(error, Rejected):
-        return Refusal(503, f"{service} cannot be asked now", headers=retry_after(error.retry_after))
-    if isinstance(error, httpx2.PoolTimeout):
-        return Refusal(503, f"{service} cannot be asked now", headers=retry_after(None))
-    if isinstance(error, DeadlineExceeded | TimeoutError | httpx2.TimeoutException):
-        return Refusal(504, f"{service} did not answer in time")
-    return Refusal(502, f"{service} gave no usable answer")
+    """What the client is told: which service, never where it is or what it said.
+
+    The statuses are those of :func:`chassis.server.status_for`; as there, what was tried as often as
+    is worth it asks for no retry.
+    """
+    headers = ((NO_RETRY.lower().encode(), b"1"),) if isinstance(error, UpstreamError) else ()
+    if isinstance(error, ANSWERABLE):
+        status = status_for(error)
+    else:
+        status = 504 if isinstance(error, TimeoutError) else 502
+    if status == 504:
+        return Refusal(504, f"{service} did not answer in time", headers=headers)
+    if status == 502:
+        return Refusal(502, f"{service} gave no usable answer", headers=headers)
+    seconds = error.retry_after if isinstance(error, Rejected) else None
+    return Refusal(503, f"{service} cannot be asked now", headers=(*retry_after(seconds), *headers))

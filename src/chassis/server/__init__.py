@@ -18,16 +18,18 @@ from chassis.server._lifecycle import Hooks, Lifecycle
 from chassis.server._listen import Address
 from chassis.server._loop_watch import LoopWatch
 from chassis.server._options import ServerOptions
+from chassis.server._problem import ANSWERABLE, Answerable, problem_for, status_for
 from chassis.server._problem import CONTENT_TYPE as PROBLEM_TYPE
-from chassis.server._problem import problem_for
 from chassis.server._wsgi import ROUTE, WSGIEdge
 from chassis.server._wsgi_lifecycle import WSGILifecycle
 
 __all__ = [
+    "ANSWERABLE",
     "PROBLEM_TYPE",
     "ROUTE",
     "Address",
     "AnnouncementFailed",
+    "Answerable",
     "DeadlineMalformed",
     "Draining",
     "Endpoints",
@@ -42,4 +44,5 @@ __all__ = [
     "WSGIEdge",
     "WSGILifecycle",
     "problem_for",
+    "status_for",
 ]

@@ -18,7 +18,6 @@ from chassis.core import (
     DeadlineExceeded,
     Outcome,
     Permit,
-    Rejected,
     deadline_scope,
 )
 from chassis.core.headers import REQUEST_ID
@@ -31,7 +30,7 @@ from chassis.server._asgi_types import ASGIApp, Message, Receive, Scope, Send
 from chassis.server._endpoints import Endpoints
 from chassis.server._lifecycle import Lifecycle
 from chassis.server._options import ServerOptions
-from chassis.server._problem import CONTENT_TYPE, problem_for
+from chassis.server._problem import ANSWERABLE, CONTENT_TYPE, Answerable, problem_for
 from chassis.tracing import begin_server_span
 
 _REQUEST_ID_NAME = REQUEST_ID.lower().encode()
@@ -96,10 +95,11 @@ class ServerEdge:
                 # Before any work is done for the request, its authentication included.
                 exchange.permit = await self._arrivals.admit_async(options.shedding)
                 await self._app(scope, receive, exchange.send)
-        except (Rejected, DeadlineExceeded) as error:
+        except ANSWERABLE as error:
             failure = error
             if exchange.started:
                 # Half an answer is out: it must look cut, so the server has to see the error.
+                _tell_of(error, method, path)
                 raise
             await exchange.send_problem(error)
         except asyncio.CancelledError as error:
@@ -116,15 +116,7 @@ class ServerEdge:
                 # send any more is no failure.
                 return
             failure = error
-            # Servers need not tell of it, and none of them knows the trace it belongs to. Our own
-            # errors say all in their message.
-            told = None if isinstance(error, ChassisError) else error
-            emit(
-                "error",
-                f"{method} {path} raised {type(error).__name__}",
-                logger="chassis.server",
-                exception=told,
-            )
+            _tell_of(error, method, path)
             raise
         finally:
             self.lifecycle.event_streams.discard(exchange)
@@ -141,6 +133,14 @@ class ServerEdge:
             span.detach()
             span.end(status, failure)
             current_request_id.reset(token)
+
+
+def _tell_of(error: BaseException, method: str, path: str) -> None:
+    # Servers need not tell of it, and none of them knows the trace it belongs to. Our own errors say
+    # all in their message.
+    told = None if isinstance(error, ChassisError) else error
+    what = f"{method} {path} raised {type(error).__name__}"
+    emit("error", what, logger="chassis.server", exception=told)
 
 
 def route_template(scope: Scope, root_path: str) -> str | None:
@@ -203,7 +203,7 @@ class _Exchange:
             raise OSError("the event stream was ended because the process stops")
         await self._send(message)
 
-    async def send_problem(self, error: Rejected | DeadlineExceeded) -> None:
+    async def send_problem(self, error: Answerable) -> None:
         """Answer with the status that ``error`` stands for."""
         status, more, body = problem_for(error, self.request_id)
         headers = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", str(len(body)).encode())]

@@ -4,33 +4,61 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import TypeAlias
 
-from chassis.core import DeadlineExceeded, RateLimited, Rejected
+from chassis.core import DeadlineExceeded, RateLimited, Rejected, UpstreamError, UpstreamFailure
+from chassis.core.headers import NO_RETRY
 from chassis.limits import rate_limit_fields
 
 CONTENT_TYPE = "application/problem+json"
 
+Answerable: TypeAlias = Rejected | DeadlineExceeded | UpstreamError
+"""What is answered as it says; any other error is a defect of the application, and a 500."""
+ANSWERABLE = (Rejected, DeadlineExceeded, UpstreamError)
 
-def problem_for(
-    error: Rejected | DeadlineExceeded, request_id: str | None
-) -> tuple[int, dict[str, str], bytes]:
+_STATUSES: Mapping[UpstreamFailure, int] = {"unreachable": 503, "late": 504, "broken": 502}
+_DETAILS: Mapping[UpstreamFailure, str] = {
+    "unreachable": "cannot be reached",
+    "late": "did not answer in time",
+    "broken": "gave no whole answer",
+}
+
+
+def status_for(error: Answerable) -> int:
+    """The status that answers ``error``.
+
+    429 (RFC 6585) for a ``RateLimited``, 503 for any other ``Rejected``, 504 for a
+    ``DeadlineExceeded``. A service that was called is 503 if nothing could be sent to it, 504 if it was
+    late, 502 if its answer broke off (RFC 9110 section 15.6).
+    """
+    if isinstance(error, Rejected):
+        return 429 if isinstance(error, RateLimited) else 503
+    return 504 if isinstance(error, DeadlineExceeded) else _STATUSES[error.failure]
+
+
+def problem_for(error: Answerable, request_id: str | None) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body that answer ``error``.
 
-    A ``Rejected`` is 503, a ``RateLimited`` 429 (RFC 6585), both with Retry-After where a time is
-    known, the latter also with the RateLimit fields where its quota is; a ``DeadlineExceeded`` is 504. The body names what was refused, never why in the words of
-    an exception from further below.
+    With Retry-After where a time is known, and the RateLimit fields where a quota is. What failed in a service that was called was tried as often
+    as is worth it, so the answer asks for no retry, or they would multiply from layer to layer. The body
+    names what was refused or failed, never why in the words of an exception from further below.
     """
     headers: dict[str, str] = {}
     if isinstance(error, DeadlineExceeded):
-        status, detail = 504, "the deadline of this request passed"
+        detail = "the deadline of this request passed"
+    elif isinstance(error, UpstreamError):
+        detail = f"{error.service} {_DETAILS[error.failure]}"
+        headers[NO_RETRY] = "1"
     else:
-        status, detail = 429 if isinstance(error, RateLimited) else 503, str(error)
+        detail = str(error)
         if error.retry_after is not None:
             headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
         if isinstance(error, RateLimited) and error.quota is not None and error.window is not None:
             seconds = error.retry_after or 0.0
             headers |= rate_limit_fields(error.name, error.quota, error.window, remaining=0, seconds=seconds)
+    status = status_for(error)
     return status, headers, problem(status, detail, request_id)
 
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from chassis.background import background
-from chassis.core import ChassisError, Deadline, DeadlineExceeded, Outcome, Permit, Rejected
+from chassis.core import ChassisError, Deadline, DeadlineExceeded, Outcome, Permit
 from chassis.core.deadline import hold_deadline
 from chassis.core.headers import REQUEST_ID
 from chassis.core.request import request_id as current_request_id
@@ -20,7 +20,7 @@ from chassis.metrics import ServerMetrics
 from chassis.server._arrival import Arrivals, outcome_of
 from chassis.server._endpoints import PATHS, Endpoints
 from chassis.server._options import ServerOptions
-from chassis.server._problem import CONTENT_TYPE, problem_for
+from chassis.server._problem import ANSWERABLE, CONTENT_TYPE, Answerable, problem_for
 from chassis.server._wsgi_lifecycle import WSGILifecycle
 from chassis.tracing import begin_server_span
 
@@ -139,7 +139,7 @@ class _Answer:
             # Before any work is done for the request, its authentication included.
             self._permit = edge._arrivals.admit(options.shedding)
             self._body = edge.app(environ, self._start)
-        except (Rejected, DeadlineExceeded) as error:
+        except ANSWERABLE as error:
             self._body = self._refused(error)
         except BaseException as error:
             self._end(error)
@@ -154,7 +154,7 @@ class _Answer:
             return next(self._chunks)
         except StopIteration:
             raise
-        except (Rejected, DeadlineExceeded) as error:
+        except ANSWERABLE as error:
             if self._started:
                 self._end(error)
                 raise
@@ -194,7 +194,7 @@ class _Answer:
         # No "Connection: close" while draining: hop-by-hop headers are the server's own (PEP 3333).
         return self._start_response(status, headers, error)
 
-    def _refused(self, error: Rejected | DeadlineExceeded) -> list[bytes]:
+    def _refused(self, error: Answerable) -> list[bytes]:
         if self._started:
             # start_response was called, but nothing may be out: say so and let the server cut it.
             self._end(error)
@@ -212,7 +212,7 @@ class _Answer:
         if self._ended:
             return
         self._ended = True
-        if isinstance(error, Exception) and not isinstance(error, Rejected | DeadlineExceeded):
+        if isinstance(error, Exception):
             told = None if isinstance(error, ChassisError) else error
             what = f"{self._method} {self._path} raised {type(error).__name__}"
             emit("error", what, logger="chassis.server", exception=told)

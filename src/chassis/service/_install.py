@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from chassis.core import ConfigError, DeadlineExceeded, Rejected
+from chassis.core import ConfigError
 from chassis.core.request import request_id
 
 if TYPE_CHECKING:
@@ -68,17 +68,19 @@ def _into_starlette(app: Any, chassis: Chassis) -> None:
 
     from starlette.responses import Response
 
+    from chassis.server import ANSWERABLE
+
     def refused(request: Any, error: Exception) -> Response:
         return Response(*_problem_arguments(error))
 
-    app.add_exception_handler(Rejected, refused)
-    app.add_exception_handler(DeadlineExceeded, refused)
+    for kind in ANSWERABLE:
+        app.add_exception_handler(kind, refused)
 
 
 def _problem_arguments(error: Exception) -> tuple[bytes, int, dict[str, str]]:
-    from chassis.server import PROBLEM_TYPE, problem_for
+    from chassis.server import ANSWERABLE, PROBLEM_TYPE, problem_for
 
-    assert isinstance(error, Rejected | DeadlineExceeded)  # noqa: S101 - registered for these two only
+    assert isinstance(error, ANSWERABLE)  # noqa: S101 - registered for these only
     status, headers, body = problem_for(error, request_id.get())
     return body, status, {"Content-Type": PROBLEM_TYPE, **headers}
 
@@ -86,7 +88,7 @@ def _problem_arguments(error: Exception) -> tuple[bytes, int, dict[str, str]]:
 def _into_flask(app: Any, chassis: Chassis) -> None:
     from flask import Response, request
 
-    from chassis.server import ROUTE
+    from chassis.server import ANSWERABLE, ROUTE
 
     app.extensions["chassis"] = chassis
     app.wsgi_app = chassis.wsgi(app.wsgi_app)
@@ -102,8 +104,8 @@ def _into_flask(app: Any, chassis: Chassis) -> None:
     def refused(error: Exception) -> Response:
         return Response(*_problem_arguments(error))
 
-    app.register_error_handler(Rejected, refused)
-    app.register_error_handler(DeadlineExceeded, refused)
+    for kind in ANSWERABLE:
+        app.register_error_handler(kind, refused)
 
 
 def _into_litestar(app: Any, chassis: Chassis) -> None:
@@ -116,9 +118,11 @@ def _into_litestar(app: Any, chassis: Chassis) -> None:
 
     from litestar import Response
 
+    from chassis.server import ANSWERABLE
+
     def refused(request: Any, error: Exception) -> Response[bytes]:
         body, status, headers = _problem_arguments(error)
         return Response(body, status_code=status, headers=headers)
 
-    app.exception_handlers[Rejected] = refused
-    app.exception_handlers[DeadlineExceeded] = refused
+    for kind in ANSWERABLE:
+        app.exception_handlers[kind] = refused

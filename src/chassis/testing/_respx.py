@@ -133,4 +133,4 @@ def _own_error(error: Any, request: Any) -> Exception:
     names = [each.__name__ for each in type(error).__mro__]
     own = getattr(module, next(name for name in names if hasattr(module, name)))(str(error))
     own.request = request
-    return cast(Exception, own)
+    return edge_error(cast(Exception, own), request)
