@@ -39,7 +39,9 @@ def test_case_44_a_redirect_to_another_service_goes_to_that_service(serve: Serve
     server, other = serve(moved("http://orders/7")), serve(answer(body=b"order 7"))
     discovery = catalog(server)
     discovery.put(Instance(id="orders-0", service="orders", host="127.0.0.1", port=other.port))
-    response = calling(discovery).get("/", follow_redirects=True, headers={"Authorization": "Bearer mine"})
+    caller = calling(discovery)
+    caller.upstreams.upstream("orders")
+    response = caller.get("/", follow_redirects=True, headers={"Authorization": "Bearer mine"})
     assert response.text == "order 7"
     assert response.extensions["chassis"].service == "orders"
     # Another host is another origin: the caller's credentials stay behind.
@@ -69,12 +71,45 @@ def test_case_44_a_redirect_to_an_address_is_refused_before_anything_is_sent(
     assert outside.received == []
 
 
-def test_case_44_a_redirect_to_a_name_nobody_knows_is_refused_with_the_reason(
-    serve: Serve, calling: Calling
+@pytest.mark.parametrize("told", [True, False])
+def test_case_44_a_redirect_to_a_service_this_program_does_not_call_is_refused(
+    serve: Serve, calling: Calling, told: bool
 ) -> None:
-    caller = calling(catalog(serve(moved("http://nowhere.example/"))))
+    """Or whoever is called chose what this program looks up, watches and calls: a new name each time."""
+    server, other = serve(), serve()
+    discovery = catalog(server)
+    discovery.put(Instance(id="orders-0", service="orders", host="127.0.0.1", port=other.port))
+    caller = calling(discovery)
+    before = caller.registry.items()
+    for name in ("orders", "169-254.example", "n1", "n2"):
+        server.behaviour = moved(f"http://{name}/")
+        with pytest.raises(
+            caller.http.module.UnsupportedProtocol, match=f"catalog redirects to {name}, which"
+        ):
+            if told:
+                caller.get("/", follow_redirects=True)
+            else:
+                # Followed by hand it is a redirect, too.
+                request = caller.get("/").next_request
+                sent = caller.client.send(request)
+                if caller.asynchronous:
+                    caller.wait(sent)
+        assert not caller.upstreams.calls(name)
+    assert caller.registry.items() == before
+    assert other.received == []
+
+
+def test_case_44_the_program_itself_may_name_any_service(serve: Serve, calling: Calling) -> None:
+    """Also where it has no client of it; from then on it calls it, and a redirect may lead there."""
+    server, other = serve(moved("http://orders/7")), serve()
+    discovery = catalog(server)
+    discovery.put(Instance(id="orders-0", service="orders", host="127.0.0.1", port=other.port))
+    caller = calling(discovery)
+    assert caller.get("http://ORDERS/1").status_code == 200
+    assert caller.get("/", follow_redirects=True).status_code == 200
+    assert [request.target for request in other.received] == ["/1", "/7"]
     with pytest.raises(NoInstance, match=r"nowhere\.example.*nothing is registered"):
-        caller.get("/", follow_redirects=True)
+        caller.get("http://nowhere.example/")
 
 
 # ── TLS ──────────────────────────────────────────────────────────────────────────────────────

@@ -13,21 +13,34 @@ if TYPE_CHECKING:
     import httpx2
 
 
-def _service_of(request: Any) -> str:
+_CALLED = "chassis.service"
+"""A request's extension: the service it was sent to. Redirects inherit it."""
+
+
+def _service_of(request: Any, upstreams: ServiceUpstreams) -> str:
     """The service a request is for: the host of its URL.
 
-    Redirects come here as well. One to another service is followed to that service; one to an
-    address is refused, as it would leave discovery and every guard behind.
+    Redirects come here as well. One to a service that this program calls is followed to that service.
+    One to any other name is refused, or whoever is called could have this program look up and call any
+    name, a new one each time; and one to an address, as it would leave discovery and every guard behind.
     """
     url = request.url
     host: str = url.host
-    if url.scheme in ("http", "https") and url.port is None and _names_a_service(host):
-        return host
-    raise module_of(request).module.UnsupportedProtocol(
-        f"{url.scheme}://{url.netloc.decode()} is no service: write http://<service>/path, "
-        "without a port; an address of its own is called with a plain client",
-        request=request,
-    )
+    if not (url.scheme in ("http", "https") and url.port is None and _names_a_service(host)):
+        raise module_of(request).module.UnsupportedProtocol(
+            f"{url.scheme}://{url.netloc.decode()} is no service: write http://<service>/path, "
+            "without a port; an address of its own is called with a plain client",
+            request=request,
+        )
+    redirected_by = request.extensions.get(_CALLED, host)
+    if redirected_by != host and not upstreams.calls(host):
+        raise module_of(request).module.UnsupportedProtocol(
+            f"{redirected_by} redirects to {host}, which this program does not call: "
+            f"if that may be followed, make a client of {host} first",
+            request=request,
+        )
+    request.extensions[_CALLED] = host
+    return host
 
 
 def _names_a_service(host: str) -> bool:
@@ -52,7 +65,7 @@ class AsyncTransport:
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send ``request``; its errors are the HTTP module's own, and ours where they say more."""
-        return await self._upstreams.send(_service_of(request), request)
+        return await self._upstreams.send(_service_of(request, self._upstreams), request)
 
     async def aclose(self) -> None:
         """Nothing to close."""
@@ -77,7 +90,7 @@ class SyncTransport:
 
     def handle_request(self, request: Any) -> Any:
         """Send ``request``; its errors are the HTTP module's own, and ours where they say more."""
-        return self._upstreams.send_sync(_service_of(request), request)
+        return self._upstreams.send_sync(_service_of(request, self._upstreams), request)
 
     def close(self) -> None:
         """Nothing to close."""

@@ -111,6 +111,10 @@ class ServiceUpstreams:
                 )
         return known
 
+    def calls(self, service: str) -> bool:
+        """Whether this program calls ``service``: it has a client of it, or has sent it a request."""
+        return service.lower() in self._upstreams
+
     async def send(self, service: str, request: Any) -> Any:
         """Send ``request`` to some instance of ``service``; see :class:`chassis.core.Upstreams`."""
         return await drive(call_line(self.upstream(service), request, module_of(request), hedging=True))
