@@ -25,7 +25,13 @@ def run() -> Iterator[Any]:
 
         def start(*arguments: str, cwd: Path = FACES, **environment: str) -> tuple[ManagedProcess, str]:
             process = stack.enter_context(
-                ManagedProcess.python("-m", "chassis.cli", *arguments, cwd=cwd, env=environment)
+                ManagedProcess.python(
+                    "-m",
+                    "chassis.cli",
+                    *arguments,
+                    cwd=cwd,
+                    env={"CHASSIS_SERVER__DRAIN": "0", **environment},
+                )
             )
             return process, process.wait_for_json("service", "address", timeout=20)["address"]
 
@@ -61,8 +67,6 @@ def test_a_client_falls_back_charges_and_tells_its_instance(run: Any) -> None:
         "orders:app",
         "--port",
         "0",
-        "--set",
-        "chassis.server.drain=0",
         CHASSIS_SERVICES__PAYMENTS=catalog,
         CHASSIS_SERVICES__CATALOG="http://127.0.0.1:9",
     )

@@ -28,6 +28,7 @@ from chassis.discovery import MemoryDiscovery
 from chassis.limits import RateLimitOptions
 from chassis.metrics import render
 from chassis.server import Address
+from chassis.testing import dev_agent
 from tests.client.scripted import ScriptedServer, answer
 from tests.server.exchange import ask
 from tests.support.waiting import eventually
@@ -322,7 +323,8 @@ async def test_what_is_required_must_be_known(required: str, told: str) -> None:
 @pytest.mark.asyncio
 async def test_a_chassis_that_was_stopped_can_be_started_again() -> None:
     """What a start adds, its stop takes away: here the check of a registry, which is added once."""
-    chassis = Chassis("shop", environment={"CONSUL_HTTP_ADDR": "127.0.0.1:9"})
-    for _ in range(2):
-        async with chassis:
-            assert "consul kv config/shop/data" in chassis.describe()["configuration"]["sources"]
+    with dev_agent() as agent:
+        chassis = Chassis("shop", environment={"CONSUL_HTTP_ADDR": agent.url})
+        for _ in range(2):
+            async with chassis:
+                assert "consul kv config/shop/data" in chassis.describe()["configuration"]["sources"]

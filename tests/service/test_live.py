@@ -43,7 +43,9 @@ def serve(tmp_path: Path) -> Iterator[Any]:
         def start(**environment: str) -> str:
             process = stack.enter_context(
                 ManagedProcess.python(
-                    "-m", "chassis.cli", "run", "live:app", "--port", "0", cwd=tmp_path, env=environment
+                    *("-m", "chassis.cli", "run", "live:app", "--port", "0"),
+                    cwd=tmp_path,
+                    env={"CHASSIS_SERVER__DRAIN": "0", **environment},
                 )
             )
             return str(process.wait_for_json("service", "address", timeout=20)["address"])
