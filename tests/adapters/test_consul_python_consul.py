@@ -90,18 +90,18 @@ async def test_errors_are_py_consuls_and_no_answer_is_ours() -> None:
 @pytest.mark.asyncio
 async def test_a_blocking_query_outlives_the_time_limit_by_its_wait_and_a_call_can_be_given_its_own() -> None:
     def slowly(asked: Any) -> Answer:
-        time.sleep(0.6)
+        time.sleep(0.3)
         return Answer("[]", headers={"X-Consul-Index": "8"})
 
     with ScriptedAgent(slowly) as agent:
-        async with ConsulAPI(ConsulOptions(url=agent.url, timeout=0.2)) as api:
+        async with ConsulAPI(ConsulOptions(url=agent.url, timeout=0.1)) as api:
             client = AsyncConsul(api)
             assert (await client.kv.get("a", index="7", wait="1s", recurse=True))[0] == "8"
             assert (await client.kv.get("a", index="7", recurse=True))[0] == "8"
             with pytest.raises(ConsulUnreachable):
                 await client.kv.get("a")
-            with pytest.raises(consul.Timeout, match=r"no answer within 0.1 s"):
-                await client.kv.get("a", index="7", connections_timeout=0.1)
+            with pytest.raises(consul.Timeout, match=r"no answer within 0.05 s"):
+                await client.kv.get("a", index="7", connections_timeout=0.05)
 
 
 def test_without_py_consul_the_extra_is_named_and_everything_else_works() -> None:

@@ -312,13 +312,16 @@ async def test_case_42_a_thousand_instances_are_swapped_in_one_go(watch: Watch) 
 
         async def beat() -> None:
             job = asyncio.create_task(heartbeat())
-            await asyncio.sleep(1.0)
+            while not swapped:
+                await asyncio.sleep(0.01)
             job.cancel()
 
+        swapped = False
         beating = asyncio.create_task(background.run(beat, name="beat"))
         agent.set(*entries[1:], entry("new"))
         told = await watching.until(lambda told: told.instances[-1].id == "new", "the swap")
         assert len(told.instances) == 1_000
+        swapped = True
         await beating
         # About 20 ms on one idle core; it is the heartbeat's thread too.
         assert longest < 1.0
