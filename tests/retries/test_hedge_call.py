@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ def call(
     machine: HedgeMachine | None = None,
     budget: RetryBudget | None = None,
     classify: Classifier = classify_error,
+    permanent: Callable[[Exception], bool] = lambda error: isinstance(error, KeyError),
     now: float = 0.0,
 ) -> HedgedCall:
     machine = machine or HedgeMachine(HedgeOptions(delay=1.0, extra=extra, extra_load=1.0))
@@ -30,7 +32,7 @@ def call(
         machine,
         budget,
         classify=classify,
-        permanent=lambda error: isinstance(error, KeyError),
+        permanent=permanent,
         delay=1.0,
         now=now,
     )
@@ -54,6 +56,19 @@ def test_refused_it_waits_for_nothing_more() -> None:
     assert each.wait(1.0) is None
     assert each.sent == 1
     assert each.over(Ended(0, "answer", None), 2.0)
+
+
+def test_trap_17_judgement_that_raises_does_not_end_the_call_for_the_others() -> None:
+    """An error nobody could judge is not permanent, a result nobody could judge is not good."""
+
+    def broken(*judged: Any) -> Any:
+        raise ZeroDivisionError("mistake")
+
+    for ended in (Ended(0, None, OSError()), Ended(0, "unjudged", None)):
+        each = call(classify=broken, permanent=broken)
+        each.send(1.0)
+        assert not each.over(ended, 2.0)
+        assert each.over(Ended(1, None, OSError()), 2.0)
 
 
 def test_what_could_not_be_sent_is_not_waited_for() -> None:

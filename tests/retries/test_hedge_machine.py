@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from chassis.core.errors import ConfigError
 from chassis.retries import BudgetOptions, HedgeMachine, HedgeOptions, RetryBudget
+from chassis.retries._percentile import RecentPercentile
 
 
 def machine(**options: Any) -> HedgeMachine:
@@ -84,6 +85,29 @@ def test_new_options_keep_what_was_seen() -> None:
     assert made.delay(200.0) is None
     made.reconfigure(HedgeOptions(delay=0.2), 200.0)
     assert made.delay(200.0) == 0.2
+
+
+def test_percentile_covers_four_to_five_fifths_of_its_window() -> None:
+    recent = RecentPercentile(10.0)
+    recent.add(0.1, 0.0)
+    recent.expire(9.9)
+    assert recent.count == 1
+    recent.expire(10.0)
+    assert recent.count == 0
+
+
+def test_percentile_forgets_what_was_slower_than_its_answer() -> None:
+    """The place in the histogram stays right when what lies above it goes with its slice."""
+    recent = RecentPercentile(10.0)
+    for seconds, now, times in ((5.0, 0.0, 3), (0.01, 2.0, 97)):
+        for _ in range(times):
+            recent.add(seconds, now)
+    assert recent.value(0.95) == pytest.approx(0.01, rel=0.07)
+    for _ in range(5):
+        recent.add(5.0, 10.0)  # the three of the beginning have gone
+    assert recent.value(0.95) == pytest.approx(0.01, rel=0.07)
+    recent.add(5.0, 10.0)
+    assert recent.value(0.95) == pytest.approx(5.0, rel=0.07)
 
 
 @given(
