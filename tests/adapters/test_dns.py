@@ -218,6 +218,18 @@ async def test_a_target_without_an_address_is_no_instance(server: NameServer, wa
 
 
 @pytest.mark.asyncio
+async def test_targets_that_lead_to_one_address_are_one_instance(server: NameServer, watch: Any) -> None:
+    """The one that is to be called first counts."""
+    server.put("_http._tcp.catalog", "SRV", "9 1 80 b.example.", "0 7 80 a.example.")
+    for name in ("a.example", "b.example"):
+        server.put(name, "A", "10.0.0.1")
+    told = await watch(server, "catalog", records="srv").first()
+    assert [(each.url, each.weight, each.priority) for each in told.instances] == [
+        ("http://10.0.0.1:80", 7, 0)
+    ]
+
+
+@pytest.mark.asyncio
 async def test_an_srv_target_of_a_dot_says_that_there_is_no_such_service(
     server: NameServer, watch: Any
 ) -> None:
@@ -277,8 +289,12 @@ async def test_name_servers_in_trouble_take_no_instance_away(
     assert watching.urls == ["http://10.0.0.1:80"], (
         "a server that has just come back is not believed to know nothing"
     )
+    if trouble == "servfail":
+        # Unless no caller can connect to any of them: then the one that denies the name is probably right.
+        watching.subscription.doubt()
+        await watching.until(lambda each: not each.instances, "the emptiness to be believed", 2.0)
     server.rcode = None
-    await watching.until(lambda each: each.freshness is Freshness.FRESH, "freshness")
+    await watching.until(lambda each: each.freshness is Freshness.FRESH and each.instances, "freshness")
 
 
 @pytest.mark.asyncio

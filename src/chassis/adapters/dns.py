@@ -104,7 +104,13 @@ class DNSDiscovery:
         machine = LastKnownGood(
             topic.service, source=Source.DNS, known=topic.snapshot, empty_grace=_EMPTY_GRACE
         )
-        backoff = Backoff()
+        loop, backoff = asyncio.get_running_loop(), Backoff()
+
+        def doubted() -> None:
+            if machine.holding:
+                loop.call_soon_threadsafe(machine.doubted)
+
+        topic.doubted = doubted
         while True:
             try:
                 found = await self._look(topic.service)
@@ -147,19 +153,19 @@ class DNSDiscovery:
         # used first.
         usable = [each for each in records if each.target.to_text() != "." and each.port]
         ranks = {each: rank for rank, each in enumerate(sorted({each.priority for each in usable}))}
-        instances = []
-        for each in usable:
+        found: dict[tuple[str, str, int], Instance] = {}
+        for each in sorted(usable, key=lambda each: each.priority):
             target = each.target.to_text(omit_final_dot=True)
             hosts = [target]
             if self.options.nameservers:
                 # Names of a name server of one's own, such as Consul's, mean nothing to the system.
                 hosts, ttl = await self._hosts(target)
                 keep = min(keep, ttl)
-            instances += [
-                self._instance(service, host, each.port, max(1, each.weight), ranks[each.priority])
-                for host in hosts
-            ]
-        return _Found(tuple(instances), keep)
+            for host in hosts:
+                instance = self._instance(service, host, each.port, max(1, each.weight), ranks[each.priority])
+                # Two names may lead to one address.
+                found.setdefault(instance.key, instance)
+        return _Found(tuple(found.values()), keep)
 
     async def _addresses(self, service: str, name: str) -> _Found:
         addresses, keep = await self._hosts(name)
