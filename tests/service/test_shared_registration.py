@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -49,19 +50,21 @@ class Registry:
     def __init__(self) -> None:
         self.slow = False
         self.taken: list[Registered] = []
+        self.hosts: list[str] = []
 
     async def register(self, registration: Registration) -> Registered:
+        self.hosts.append(registration.host)
         self.taken.append(Registered(slow=self.slow))
         return self.taken[-1]
 
-    async def announce(self) -> SharedRegistration:
+    async def announce(self, host: str = "127.0.0.1", url: str = "http://127.0.0.1") -> SharedRegistration:
         return await register(
             self,
             "catalog",
-            Address(host="127.0.0.1", port=8080),
+            Address(host=host, port=8080),
             RegistrationOptions(),
             lambda: (Status.PASSING, ""),
-            "http://127.0.0.1",
+            url,
         )
 
 
@@ -118,3 +121,21 @@ async def test_who_comes_while_the_last_one_leaves_registers_after_that_and_bloc
     await eventually(coming.done, what="the registration")
     await (await coming).leave()
     assert [each.left for each in registry.taken] == [["deregistered"], ["deregistered"]]
+
+
+async def test_who_listens_on_all_addresses_is_registered_under_the_one_the_registry_sees(
+    folder: Path,
+) -> None:
+    registry = Registry()
+    await registry.announce("0.0.0.0", "http://127.0.0.1:8500")
+    assert registry.hosts == ["127.0.0.1"]
+
+
+async def test_case_15_a_registry_whose_name_is_not_known_yet_keeps_nobody_from_being_announced(
+    folder: Path,
+) -> None:
+    """Else what started before its registry's name would never be registered."""
+    registry = Registry()
+    await registry.announce("0.0.0.0", f"http://{'x' * 70}:8500")
+    (host,) = registry.hosts
+    assert not ip_address(host).is_unspecified

@@ -16,6 +16,8 @@ from chassis.server import Address
 from chassis.service._options import RegistrationOptions
 
 _ANY = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
+_ANYWHERE = (("192.0.2.1", 80), ("2001:db8::1", 80))
+"""Addresses that only stand for the rest of the world (RFC 5737, RFC 3849): the way to them is the way out."""
 
 
 class SharedRegistration:
@@ -85,7 +87,10 @@ async def register(
     :param registry_url: where the registry is; the way to it tells this machine's address when the
         process listens on all of them.
     """
-    host = options.host or (address.host if address.host not in _ANY else _local_address(registry_url))
+    host = options.host or address.host
+    if host in _ANY:
+        # In a thread: a name server may take its time.
+        host = await asyncio.to_thread(_local_address, registry_url)
     port = options.port or address.port
     # Before it is registered, or a worker that leaves would remove what has just been announced; in a
     # thread, since that takes as long as the registry lets the other wait.
@@ -113,11 +118,19 @@ async def register(
 
 
 def _local_address(url: str) -> str:
-    """The address of this machine on the way to ``url``."""
+    """The address of this machine on the way to ``url``, or else on the way to anywhere.
+
+    A registry whose name is not known at the start must not keep the process from being announced when it
+    comes.
+    """
     parts = urlsplit(url)
-    target = (parts.hostname or "127.0.0.1", parts.port or 80)
-    family = socket.getaddrinfo(*target, type=socket.SOCK_DGRAM)[0][0]
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        # Connecting a datagram socket sends nothing; it only chooses the route.
-        probe.connect(target)
-        return str(probe.getsockname()[0])
+    for target in ((parts.hostname or "127.0.0.1", parts.port or 80), *_ANYWHERE):
+        try:
+            family = socket.getaddrinfo(*target, type=socket.SOCK_DGRAM)[0][0]
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                # Connecting a datagram socket sends nothing; it only chooses the route.
+                probe.connect(target)
+                return str(probe.getsockname()[0])
+        except (OSError, UnicodeError):
+            continue
+    return "127.0.0.1"
