@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chassis.breaker import BreakerState, CircuitBreaker
+from chassis.breaker import BreakerState, CircuitBreaker, KeyedBreakers
 from chassis.core.errors import CircuitOpen
 from chassis.core.events import Event, EventBus
 from chassis.core.outcomes import Outcome
@@ -186,6 +186,22 @@ def test_live_configuration_isolates_a_dependency(bus: EventBus) -> None:
         policies.override({})
     assert breaker.state is CLOSED
     assert [event.details().get("reason") for event in seen if event.transition] == ["its options say so"] * 3
+
+
+@pytest.mark.parametrize("kind", [CircuitBreaker, KeyedBreakers])
+def test_configuration_that_waited_for_it_is_told_under_its_registered_name(kind: Any, bus: EventBus) -> None:
+    """What happens while it registers happens to `breaker:name`, as everything after."""
+    seen: list[Event] = []
+    bus.subscribe(seen.append)
+    policies.override({"breaker:awaited": lambda defaults: replace(defaults, mode="forced_open")})
+    try:
+        made = kind("awaited", bus=bus)
+        breaker = made if isinstance(made, CircuitBreaker) else made.of("a")
+        assert not breaker.ready
+    finally:
+        policies.override({})
+    subject = "breaker:awaited" if kind is CircuitBreaker else "breaker:awaited/a"
+    assert {event.subject for event in seen} == {subject}
 
 
 def test_order_by_hand_outlasts_a_reload_of_the_options(make: Any) -> None:

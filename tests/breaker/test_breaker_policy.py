@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import subprocess
@@ -119,6 +120,25 @@ def test_trap_17_classifier_that_raises_is_a_failure_and_the_result_stands(make:
     assert breaker(lambda: "answer")() == "answer"
     assert breaker.describe()["last_failure"] == "AttributeError: no status"
     assert breaker.state is OPEN
+
+
+@pytest.mark.parametrize("given", [None, True, False, "failure"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_trap_17_classifier_that_gives_no_outcome_is_a_failure(make: Any, given: Any, fails: bool) -> None:
+    """One that says True for good is a mistake to be seen, not a breaker that never opens."""
+    breaker = make(classify=lambda result, error: given)
+
+    @breaker
+    def call() -> str:
+        if fails:
+            raise OSError
+        return "answer"
+
+    with pytest.raises(OSError) if fails else contextlib.nullcontext():
+        assert call() == "answer"
+    assert breaker.state is OPEN
+    told = f"its classifier gave {type(given).__name__}, which is no Outcome"
+    assert breaker.describe()["last_failure"] == told
 
 
 @pytest.mark.asyncio
@@ -444,15 +464,22 @@ def test_trap_02_fifty_threads_at_the_half_open_instant(make: Any, clock: Clock)
     breaker = make()
     fail(breaker)
     clock.now += 10
-    entered, done = [], threading.Event()
+    entered, refused = [], threading.Semaphore(0)
 
     @breaker
     def call() -> str:
         entered.append(1)
-        done.wait(0.3)
+        for _ in range(49):
+            assert refused.acquire(timeout=3)
         return "ok"
 
-    results = in_threads(50, call)
+    def attempt() -> str:
+        try:
+            return call()
+        finally:
+            refused.release()
+
+    results = in_threads(50, attempt)
     assert results.count("ok") == len(entered) == 1
     assert sum(isinstance(each, CircuitOpen) for each in results) == 49
 
@@ -492,6 +519,24 @@ def test_trap_04_hung_probe_is_noticed_by_asking_alone(make: Any, clock: Clock) 
     assert breaker.ready
     hung.settle(Outcome.SUCCESS)
     assert breaker.state is HALF_OPEN
+
+
+def test_trap_04_hung_probe_carries_its_own_context_no_longer_than_its_time(make: Any, clock: Clock) -> None:
+    """A worker that lost its probe's permit would else call for ever, uncounted, while it is half open."""
+    breaker = make(probes=1, probe_timeout=30.0)
+    fail(breaker)
+    clock.now += 10
+    hung = breaker.acquire()
+    clock.now += 29
+    assert breaker(lambda: "rides")() == "rides"
+    clock.now += 1
+    with pytest.raises(CircuitOpen, match="gave no result within 30 s"):
+        breaker(lambda: "rides")()
+    clock.now += 20
+    assert breaker(lambda: "probe")() == "probe"
+    assert breaker.state is CLOSED
+    hung.settle(Outcome.FAILURE, OSError())
+    assert breaker.describe()["calls"] == 0
 
 
 def test_permit_is_given_back_once(make: Any) -> None:
@@ -822,6 +867,25 @@ def test_transitions_are_events_in_order(make: Any, clock: Clock, bus: EventBus)
     assert isinstance(closed, BreakerClosed)
     assert closed.reason == "1 probes succeeded"
     unsubscribe()
+
+
+def test_asking_tells_what_time_has_brought_about(make: Any, clock: Clock, bus: EventBus) -> None:
+    """However it is asked, a transition that the question finds is told at once."""
+    questions = [
+        lambda breaker: breaker.state,
+        lambda breaker: breaker.ready,
+        lambda breaker: breaker.retry_after,
+        lambda breaker: breaker.describe(),
+    ]
+    for ask in questions:
+        breaker, seen = make(), []
+        fail(breaker)
+        clock.now += 10
+        unsubscribe = bus.subscribe(seen.append)
+        seen.clear()
+        ask(breaker)
+        unsubscribe()
+        assert [event.name for event in seen] == ["breaker.half_open"]
 
 
 def test_trap_18_listener_that_raises_or_asks(make: Any, clock: Clock, bus: EventBus) -> None:

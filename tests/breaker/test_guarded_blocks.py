@@ -53,6 +53,23 @@ def test_result_is_judged_if_one_is_given(make: Any) -> None:
     assert breaker.state is OPEN
 
 
+def test_block_that_raises_is_judged_by_its_error_alone(make: Any) -> None:
+    """The classifier sees one of the two, as everywhere."""
+    seen: list[tuple[Any, BaseException | None]] = []
+
+    def classify(result: Any, error: BaseException | None) -> Outcome:
+        seen.append((result, error))
+        return Outcome.IGNORED
+
+    error = OSError()
+    for result in ((), ("half a result",)):
+        with pytest.raises(OSError), make(classify=classify).guarded() as call:
+            if result:
+                call.result = result
+            raise error
+    assert seen == [(None, error), (None, error)]
+
+
 def test_block_is_not_entered_twice(make: Any) -> None:
     """One object is one call: used again it would give the same permit back twice."""
     breaker = make()

@@ -644,3 +644,33 @@ def test_trap_11_a_group_of_cancellations_is_ignored_whatever_the_classifier(
     with pytest.raises(BaseExceptionGroup):
         gate.run_sync(fails)
     assert gate.outcomes == [outcome]
+
+
+@pytest.mark.parametrize(
+    ("members", "outcome"),
+    [
+        ([KeyError()], IGNORED),
+        ([KeyError(), asyncio.CancelledError()], IGNORED),
+        ([KeyError(), LookupError()], SUCCESS),
+        ([KeyError(), LookupError(), ExceptionGroup("inner", [OSError()])], FAILURE),
+    ],
+    ids=["ignored", "ignored-and-cancelled", "a-good-one", "a-failure"],
+)
+def test_trap_11_members_of_a_group_are_judged_by_the_classifier_there_is(
+    members: list[BaseException], outcome: Outcome
+) -> None:
+    """One that calls an error of the caller's own making IGNORED need not know of task groups."""
+
+    def classify(result: Any, error: BaseException | None) -> Outcome:
+        if isinstance(error, KeyError):
+            return IGNORED
+        return SUCCESS if isinstance(error, LookupError) else classify_error(result, error)
+
+    gate = Gate(classify=classify)
+
+    def fails() -> None:
+        raise BaseExceptionGroup("tasks", members)
+
+    with pytest.raises(BaseExceptionGroup):
+        gate.run_sync(fails)
+    assert gate.outcomes == [outcome]

@@ -92,9 +92,9 @@ class KeyedBreakers(Admission):
         self._full_until = -math.inf
         self._lock = threading.RLock()  # re-entrant: a key's own __eq__ or __hash__ may call it
         tell_after_fork(self)
-        self._subject = name
+        self._subject = f"{self.kind}:{name}" if register else name
         if register:
-            self._subject = policies.register(self)
+            policies.register(self)  # last, as it may reconfigure
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────
 

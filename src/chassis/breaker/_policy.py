@@ -82,16 +82,18 @@ class CircuitBreaker(Admission):
         # comes back to this very breaker in this very thread.
         self._lock = threading.RLock()
         tell_after_fork(self)
-        self._subject = name
+        self._subject = f"{self.kind}:{name}" if register else name
         if register:
-            self._subject = policies.register(self)
+            policies.register(self)  # last, as it may reconfigure
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────
 
     @property
     def state(self) -> BreakerState:
         """The state at this moment."""
-        self._poll()
+        with self._lock:
+            self._machine.poll(self._clock())
+        self._tell()
         return self._machine.state
 
     @property
@@ -124,21 +126,23 @@ class CircuitBreaker(Admission):
         return {**self._describe(), "options": self.options.describe()}
 
     def _describe(self) -> dict[str, Any]:
-        self._poll()
         machine = self._machine
         with self._lock:
             now = self._clock()
+            retry_after = machine.retry_after(now)  # first, as it follows what time has brought about
             calls, failures, slow = machine.counts(now)
-            return {
+            described = {
                 "state": machine.state.value,
                 "ordered": machine.ordered,
-                "retry_after": machine.retry_after(now),
+                "retry_after": retry_after,
                 "calls": calls,
                 "failures": failures,
                 "slow": slow,
                 "refused": machine.refused(),
                 "last_failure": machine.last_failure,
             }
+        self._tell()
+        return described
 
     @property
     def _droppable(self) -> bool:
@@ -192,22 +196,26 @@ class CircuitBreaker(Admission):
         return BreakerPermit(self, generation, None if slow_after is None else self._clock() + slow_after)
 
     def _acquire_probe(self) -> Permit:
-        now, until = self._clock(), self._machine.until
+        machine = self._machine
+        now, until = self._clock(), machine.until
         if now < until:
             raise self._refusal(now, until)
         holding = held.get()
         with self._lock:
-            if holding is not None and holding.is_probe_of(self):
-                # The probe's own work calls this breaker again: the probe's end judges both.
-                return UNCOUNTED
-            ticket, retry_after = self._machine.admit(now)
-        if self._machine.transitions:
+            if holding is not None:
+                # A probe that is never given back carries its context no longer than its time.
+                machine.poll(now)
+                if holding.is_probe_of(self):
+                    # The probe's own work calls this breaker again: the probe's end judges both.
+                    return UNCOUNTED
+            ticket, retry_after = machine.admit(now)
+        if machine.transitions:
             self._tell()
         if ticket is None:
             if retry_after == 0.0:
                 return UNCOUNTED
             raise self._probe_refusal(now, retry_after)
-        slow_after = self._machine.options.slow_after
+        slow_after = machine.options.slow_after
         slow_at = None if slow_after is None else now + slow_after
         if isinstance(ticket, Generation):  # it closed meanwhile
             return BreakerPermit(self, ticket, slow_at)
@@ -297,6 +305,10 @@ class CircuitBreaker(Admission):
             # Text, as the error itself would keep frames and request bodies alive; and made before
             # the lock is taken, as it runs the error's own code.
             failure, told = _failure_text(error), _told(error)
+        elif outcome is not _SUCCESS and outcome is not _IGNORED:
+            # A classifier that says True for good would else make a breaker that never opens.
+            failure = f"its classifier gave {type(outcome).__name__}, which is no Outcome"
+            outcome = _FAILURE
         with self._lock:
             machine.settle(ticket, outcome, now, slow=slow, failure=failure, told=told)
         if machine.transitions:
@@ -348,11 +360,6 @@ class CircuitBreaker(Admission):
         return result
 
     # ── telling ──────────────────────────────────────────────────────────────────────────────
-
-    def _poll(self) -> None:
-        with self._lock:
-            self._machine.poll(self._clock())
-        self._tell()
 
     def _tell(self) -> None:
         """Emit the transitions in their order, outside the lock.

@@ -30,17 +30,31 @@ def classify_error(result: Any, error: BaseException | None) -> Outcome:
     A :class:`~chassis.core.errors.Rejected` never reached the dependency; a
     :class:`~chassis.core.errors.DeadlineExceeded` that is not ``conclusive`` left it no fair chance; and
     what is not an ``Exception`` (cancellation, KeyboardInterrupt, GeneratorExit) is the caller's own
-    will. All are :attr:`Outcome.IGNORED`. An exception group is judged by its members: a failure if any
-    member is one, else ignored.
+    will. All are :attr:`Outcome.IGNORED`. An exception group is judged by its members.
     """
     if error is None:
         return _SUCCESS
     if isinstance(error, BaseExceptionGroup):
-        if any(classify_error(None, member) is Outcome.FAILURE for member in error.exceptions):
-            return Outcome.FAILURE
-        return Outcome.IGNORED
+        return judge_error(classify_error, error)
     if isinstance(error, Rejected) or not isinstance(error, Exception):
         return Outcome.IGNORED
     if isinstance(error, DeadlineExceeded) and not error.conclusive:
         return Outcome.IGNORED
     return Outcome.FAILURE
+
+
+def judge_error(classify: Classifier, error: BaseException) -> Outcome:
+    """What ``classify`` makes of an error, as every admission asks it.
+
+    A group is judged by its members: a failure if one is, else a success if one is, else ignored. So a
+    classifier need not know of groups. Cancellation and its like are ignored without asking it: the
+    caller changed its mind, which says nothing of the callee.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        outcomes = [judge_error(classify, member) for member in error.exceptions]
+        for outcome in (Outcome.FAILURE, Outcome.SUCCESS):
+            if outcome in outcomes:
+                return outcome
+    elif isinstance(error, Exception):
+        return classify(None, error)
+    return Outcome.IGNORED

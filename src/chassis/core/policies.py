@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any, Protocol, Self, TypeAlias, TypeVar, cast
 
 from chassis.core.functions import innermost, is_awaitable
-from chassis.core.outcomes import Classifier, Outcome
+from chassis.core.outcomes import Classifier, Outcome, judge_error
 from chassis.core.streams import Stream, guard_async_generator, guard_generator
 
 T = TypeVar("T")
@@ -186,15 +186,12 @@ class Admission(Policy):
     def settle(self, permit: Permit, result: Any, error: BaseException | None) -> None:
         """Give ``permit`` back with the classifier's judgement; never raises on its account.
 
-        Cancellation and its like are IGNORED whatever the classifier is: the caller changed its
-        mind, which says nothing of the callee. A classifier that raises makes a FAILURE of its
-        own error, so that the permit is not lost and the mistake is seen.
+        Cancellation and its like are IGNORED whatever the classifier is, and a group of errors is
+        judged by its members, see :func:`~chassis.core.outcomes.judge_error`. A classifier that raises makes
+        a FAILURE of its own error, so that the permit is not lost and the mistake is seen.
         """
-        if error is not None and not _has_exception(error):
-            permit.settle(Outcome.IGNORED, error)
-            return
         try:
-            outcome = self.classify(result, error)
+            outcome = self.classify(result, None) if error is None else judge_error(self.classify, error)
         except Exception as broken:  # noqa: BLE001 - the guarded call's own result must stand
             permit.settle(Outcome.FAILURE, broken)
         else:
@@ -240,13 +237,6 @@ class Admission(Policy):
         return stream
 
 
-def _has_exception(error: BaseException) -> bool:
-    """Whether ``error`` is an ``Exception``, or a group with one in it: trio groups its cancellations."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(Exception) is not None
-    return isinstance(error, Exception)
-
-
 _SUCCESS = Outcome.SUCCESS  # slow to find in Python 3.11
 _NO_RESULT: Any = object()
 
@@ -277,10 +267,12 @@ class Guarded:
         permit = self._permit
         if permit is None:
             return
-        if error is None and self.result is _NO_RESULT:
+        if error is not None:
+            self._admission.settle(permit, None, error)
+        elif self.result is _NO_RESULT:
             permit.settle(_SUCCESS)
         else:
-            self._admission.settle(permit, self.result, error)
+            self._admission.settle(permit, self.result, None)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
