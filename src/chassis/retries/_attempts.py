@@ -12,7 +12,8 @@ from chassis.core.errors import Rejected
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-    from chassis.retries._policy import Retry
+    from chassis.retries._budget import RetryBudget
+    from chassis.retries._strategy import Strategy
 
 NO_ATTEMPTS_LEFT = "no attempts left"
 DEADLINE_FIRST = "the deadline comes first"
@@ -28,7 +29,7 @@ class Attempts:
     :param started: when the first attempt began, on the policy's clock; only tenacity asks.
     """
 
-    def __init__(self, policy: Retry, started: float) -> None:
+    def __init__(self, strategy: Strategy, budget: RetryBudget, started: float) -> None:
         self.made = 0
         self.pause: float | None = None
         """Seconds until the next attempt; None if the caller gets what there is."""
@@ -39,7 +40,8 @@ class Attempts:
         self.result: Any = None
         self.error: Exception | None = None
         """What the caller gets if no attempt follows: this error, else the result."""
-        self._policy = policy
+        self._strategy = strategy
+        self._budget = budget
         self._started = started
         self._story: list[str] = []
         self._waited = 0.0
@@ -69,35 +71,35 @@ class Attempts:
         self._write_note()
 
     def _decide(self, result: Any, error: Exception | None, now: float) -> tuple[float | None, str | None]:
-        policy = self._policy
-        state = self._tell_tenacity(result, error, now) if policy.uses_tenacity else None
+        strategy = self._strategy
+        state = self._tell_tenacity(result, error, now) if strategy.uses_tenacity else None
         try:
-            passing = policy.tries_again(result, error, state)
+            passing = strategy.tries_again(result, error, state)
         except Exception as broken:  # noqa: BLE001 - the caller's is what the call came to, not this
             return None, f"what judges it failed: {failure_text(broken)}"
         if not passing:
             return None, None
-        wait = policy.pause(self.made, state)
+        wait = strategy.pause(self.made, state)
         told = _told_to_wait(error)
         if told is not None:
             # The drawn pause comes on top, or all who were told the same would come at once.
             wait += told
         if state is not None:
             state.upcoming_sleep = wait
-        if policy.stops(self.made, state):
+        if strategy.stops(self.made, state):
             return None, NO_ATTEMPTS_LEFT
-        if told is not None and told > policy.options.retry_after_max:
+        if told is not None and told > strategy.options.retry_after_max:
             return None, f"told to wait {told:g} s"
         if not self.fits(wait):
             return None, DEADLINE_FIRST
-        if not policy.budget.reserve(now):
+        if not self._budget.reserve(now):
             return None, BUDGET_SPENT
         return wait, None
 
     def fits(self, wait: float) -> bool:
         """Whether an attempt that begins in ``wait`` seconds begins before the deadline."""
         deadline = current_deadline()
-        return deadline is None or deadline.remaining() > wait + self._policy.options.minimum_attempt_time
+        return deadline is None or deadline.remaining() > wait + self._strategy.options.minimum_attempt_time
 
     def _keep(self, result: Any, error: Exception | None) -> None:
         """Keep what the caller gets if this was the last attempt.

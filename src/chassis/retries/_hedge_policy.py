@@ -19,7 +19,7 @@ from chassis.retries._hedge_machine import HedgeMachine
 from chassis.retries._hedge_options import HedgeOptions
 from chassis.retries._hedge_tasks import Tasks, in_event_loop, tasks
 from chassis.retries._hedge_threads import Threads
-from chassis.retries._policy import ErrorTypes, check_errors
+from chassis.retries._strategy import ErrorTypes, check_errors
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")

@@ -4,30 +4,28 @@ import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from chassis.core.clock import Clock, monotonic
-from chassis.core.errors import ConfigError, Rejected
+from chassis.core.errors import ConfigError
 from chassis.core.events import EventBus, events
-from chassis.core.functions import is_async_callable, is_awaitable
-from chassis.core.outcomes import Classifier, Outcome, classify_error
+from chassis.core.functions import is_awaitable
+from chassis.core.outcomes import Classifier, classify_error
 from chassis.core.policies import Operation, Policy, Role
 from chassis.core.registry import policies
 from chassis.core.streams import Stream
 from chassis.retries._attempts import BUDGET_SPENT, DEADLINE_FIRST, Attempts
-from chassis.retries._backoff import Backoff
 from chassis.retries._budget import RetryBudget
 from chassis.retries._events import RetryGaveUp, RetryScheduled
 from chassis.retries._options import RetryOptions
+from chassis.retries._strategy import ErrorTypes, Strategy
 
 if TYPE_CHECKING:
-    from tenacity import RetryCallState
     from tenacity.retry import RetryBaseT
     from tenacity.stop import StopBaseT
     from tenacity.wait import WaitBaseT
 
 T = TypeVar("T")
-ErrorTypes: TypeAlias = type[Exception] | tuple[type[Exception], ...]
 
 _GIVEN_BY_OPTIONS: Any = type("Default", (), {"__repr__": lambda _: "<as in options>"})()
 
@@ -90,8 +88,6 @@ class Retry(Policy):
     ) -> None:
         if name is not None and not isinstance(name, str):
             raise ConfigError(f"{name!r} is not a name", setting="name", remedy="write @retry() around it")
-        if on is not None:
-            check_errors("on", on)
         fields = {
             "retries": retries,
             "wait_base": wait_base,
@@ -102,37 +98,13 @@ class Retry(Policy):
         given: dict[str, Any] = {
             key: value for key, value in fields.items() if value is not _GIVEN_BY_OPTIONS
         }
-        for instead, strategy, replaced in (
-            ("stop", stop, given.keys() & {"retries"}),
-            ("wait", wait, given.keys() & {"wait_base", "wait_max"}),
-            ("retry", retry, {"on"} if on is not None else set()),
-        ):
-            if strategy is not None and replaced:
-                raise ConfigError(
-                    f"takes the place of {', '.join(sorted(replaced))}",
-                    setting=instead,
-                    remedy="give one of them",
-                )
-            if strategy is not None and is_async_callable(strategy):
-                raise ConfigError("is async", setting=instead, remedy="give one of tenacity's plain objects")
+        self._defaults = replace(options or RetryOptions(), **given)
+        self._strategy = Strategy(
+            self._defaults, given=set(given), on=on, classify=classify, stop=stop, wait=wait, retry=retry
+        )
         self.name = name or "retry"
-        self.classify = classify
         self.budget = budget or RetryBudget()
-        self.uses_tenacity = any(each is not None for each in (stop, wait, retry))
-        self._judges_results = retry is not None or classify is not classify_error
-        self._on: tuple[type[Exception], ...] | Callable[[Exception], bool] | None = (
-            (on,) if isinstance(on, type) else on
-        )
-        self._on_refusals: tuple[type[Exception], ...] = (
-            tuple(each for each in self._on if issubclass(each, Rejected))
-            if isinstance(self._on, tuple)
-            else ()
-        )
-        self._stop = stop
-        self._wait = wait
-        self._retry = retry
-        self._defaults = self._options = replace(options or RetryOptions(), **given)
-        self._backoff = Backoff(self._options.wait_base, self._options.wait_max)
+        self._judges_results = self._strategy.judges_results
         self._clock = clock
         self._sleep = sleep
         self._sleep_async = sleep_async
@@ -233,7 +205,7 @@ class Retry(Policy):
     # frame: a number taken from the budget's counter, without clock, lock or call state.
 
     def guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        if self.uses_tenacity or self._judges_results:
+        if self._strategy.uses_tenacity or self._judges_results:
             return super().guard(function)
         deposits, fold, clock = self.budget.deposits, self.budget.fold, self._clock
         plain: type | None = None  # the type of the last result, which is known not to be awaitable
@@ -269,7 +241,7 @@ class Retry(Policy):
         return guarded
 
     def guard_async(self, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        if self.uses_tenacity or self._judges_results:
+        if self._strategy.uses_tenacity or self._judges_results:
             return super().guard_async(function)
         deposits, fold, clock = self.budget.deposits, self.budget.fold, self._clock
 
@@ -297,7 +269,7 @@ class Retry(Policy):
     @property
     def options(self) -> RetryOptions:
         """The options it follows now."""
-        return self._options
+        return self._strategy.options
 
     @property
     def defaults(self) -> RetryOptions:
@@ -306,45 +278,18 @@ class Retry(Policy):
 
     def describe(self) -> Mapping[str, Any]:
         """Options and what is left of the budget, as plain values."""
-        return {"budget": self.budget.describe(self._clock()), "options": asdict(self._options)}
+        return {"budget": self.budget.describe(self._clock()), "options": asdict(self.options)}
 
     def reconfigure(self, options: RetryOptions) -> None:
         """Follow ``options`` from now on, also for calls that are waiting."""
-        self._options = options
-        self._backoff = Backoff(options.wait_base, options.wait_max)
-
-    # ── what Attempts asks ───────────────────────────────────────────────────────────────────
-
-    def tries_again(self, result: Any, error: Exception | None, state: RetryCallState | None) -> bool:
-        """Whether this is a failure of a kind that may pass."""
-        if self._retry is not None:
-            return bool(self._retry(state)) if state is not None else False
-        if error is None or self._on is None:
-            return self.classify(result, error) is Outcome.FAILURE
-        if not isinstance(self._on, tuple):
-            return self._on(error)
-        # To wait for a refusal is a decision of its own: ``on=Exception`` does not take it.
-        asked = self._on_refusals if isinstance(error, Rejected) else self._on
-        return isinstance(error, asked)
-
-    def pause(self, made: int, state: RetryCallState | None) -> float:
-        """Seconds to wait after ``made`` attempts."""
-        if self._wait is not None and state is not None:
-            return float(self._wait(state))
-        return self._backoff.delay(made - 1)
-
-    def stops(self, made: int, state: RetryCallState | None) -> bool:
-        """Whether ``made`` attempts are all there may be."""
-        if self._stop is not None and state is not None:
-            return bool(self._stop(state))
-        return made > self._options.retries
+        self._strategy.follow(options)
 
     # ── what both shells do ──────────────────────────────────────────────────────────────────
 
     def _begin(self) -> float:
         """Count a first attempt; when it began, if anybody will ask."""
         self._deposit()
-        return self._clock() if self.uses_tenacity else 0.0
+        return self._clock() if self._strategy.uses_tenacity else 0.0
 
     def _deposit(self) -> None:
         if not next(self.budget.deposits):
@@ -356,7 +301,7 @@ class Retry(Policy):
 
     def _failed(self, result: Any, error: Exception | None, started: float) -> Attempts | None:
         """What follows a first attempt that ended so; None if the caller gets just that."""
-        attempts = Attempts(self, started)
+        attempts = Attempts(self._strategy, self.budget, started)
         return attempts if self._after(attempts, result, error) else None
 
     def _after(self, attempts: Attempts, result: Any, error: Exception | None) -> bool:
@@ -398,21 +343,6 @@ class Retry(Policy):
                     failure=attempts.failure,
                 )
             )
-
-
-def check_errors(field: str, errors: Any) -> None:
-    """Refuse what is neither a type of ``Exception``, nor a tuple of them, nor a function of the error."""
-    if isinstance(errors, type | tuple):
-        types: tuple[Any, ...] = errors if isinstance(errors, tuple) else (errors,)
-        good = all(isinstance(each, type) and issubclass(each, Exception) for each in types)
-    else:
-        good = callable(errors)
-    if not good:
-        raise ConfigError(
-            f"{errors!r} names no types of Exception",
-            setting=field,
-            remedy="give an exception type, a tuple of them, or a function of the error",
-        )
 
 
 retry = Retry
