@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
+from chassis.breaker import BreakerOptions
 from chassis.client import ClientOptions
-from chassis.core import Instance
+from chassis.core import Instance, Snapshot
 from chassis.discovery import MemoryDiscovery
 from chassis.loadbalancing import BalancingOptions
 from tests.client.calling import Caller, catalog
 from tests.client.scripted import ScriptedServer, hang_up
+from tests.support.ports import free_port
 
 Serve = Callable[..., ScriptedServer]
 Calling = Callable[..., Caller]
@@ -58,6 +60,36 @@ def test_a_key_always_leads_to_the_same_instance(serve: Serve, calling: Calling)
             caller.get(extensions={"chassis": {"key": f"user-{user}"}})
         assert Counter(now - then for now, then in zip(counts(servers), before, strict=True)) == {0: 3, 3: 1}
     assert sum(count > 0 for count in counts(servers)) > 1
+
+
+@pytest.mark.parametrize("key", [7, "\ud800", "", b"raw"])
+def test_anything_may_be_a_key(serve: Serve, calling: Calling, key: object) -> None:
+    """A number of a customer as it stands in the database, a text as it came from outside."""
+    servers = [serve(), serve()]
+    caller = calling(catalog(*servers), balancing=BalancingOptions(policy="consistent_hash"))
+    for _ in range(3):
+        assert caller.get(extensions={"chassis": {"key": key}}).status_code == 200
+    assert sorted(len(server.received) for server in servers) == [0, 3]
+
+
+def test_two_instances_of_one_id_are_both_told_of(serve: Serve, calling: Calling) -> None:
+    """Two datacenters may use one id: an open breaker must not hide behind the other one."""
+    dead, good = free_port(), serve()
+    same = [
+        Instance(id="catalog-0", service="catalog", host="127.0.0.1", port=port)
+        for port in sorted((dead, good.port))
+    ]
+    caller = calling(catalog(), breaker=BreakerOptions(consecutive_failures=1))
+    caller.upstream.open()
+    caller.upstream.endpoints.update(Snapshot(service="catalog", instances=tuple(same)))
+    for _ in range(4):
+        caller.get()
+    names = {f"127.0.0.1:{same[0].port}": "catalog-0"}
+    names[f"127.0.0.1:{same[1].port}"] = f"catalog-0 at 127.0.0.1:{same[1].port}"
+    described = caller.policy("/breaker").describe()["instances"]
+    assert described[names[f"127.0.0.1:{dead}"]]["state"] == "open"
+    assert described[names[f"127.0.0.1:{good.port}"]]["state"] == "closed"
+    assert {each["address"]: name for name, each in caller.policy().describe()["instances"].items()} == names
 
 
 def test_the_key_may_stand_in_a_header(serve: Serve, calling: Calling) -> None:

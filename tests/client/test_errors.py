@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import socket
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from chassis.client import ClientOptions, edge_error
+from chassis.client._judge import judge_error
 from chassis.client._module import http_module
 from chassis.core import (
     BulkheadFull,
@@ -154,6 +156,22 @@ def test_what_the_caller_did_wrong_is_no_failure_of_the_service(serve: Serve, ca
     caller = calling(catalog(serve()))
     error = raised(caller, caller.http.module.LocalProtocolError, headers={"X-Bad": "a\nb"})
     assert not isinstance(error, UpstreamError)
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [(socket.EAI_AGAIN, Outcome.IGNORED), (socket.EAI_NONAME, Outcome.FAILURE), (None, Outcome.FAILURE)],
+)
+def test_a_resolver_that_does_not_answer_is_no_failure_of_the_instance(
+    module: Any, code: int | None, outcome: Outcome
+) -> None:
+    """It would open the breakers of all at once. An instance's name that does not exist is one."""
+    http = http_module(module)
+    system = ConnectionRefusedError(111, "refused") if code is None else socket.gaierror(code, "resolving")
+    for cause in (system, OSError(system)):
+        error = http.module.ConnectError("connecting failed")
+        error.__cause__ = cause
+        assert judge_error(error, http, excused=False) is outcome
 
 
 def test_a_body_made_of_another_services_answer_is_not_this_instances_fault(

@@ -91,9 +91,10 @@ class Attempts:
         self._replay = replayable(request, http)
         self._body = request.stream if self._replay else http.upload(request.stream)
         self._resend = self._replay and idempotent(request)
-        self._key = said(request).get("key")
-        if self._key is None and options.hash_header:
-            self._key = request.headers.get(options.hash_header)
+        key = said(request).get("key")
+        if key is None and options.hash_header:
+            key = request.headers.get(options.hash_header)
+        self._key = None if key is None else str(key)
         self._hedging = hedging and options.hedges and self._replay and may_overlap(request)
         self._tried: list[Endpoint[InstanceState]] = []
         # Attempts that may have reached an instance, and those at an instance tried before. A first

@@ -5,6 +5,7 @@ Sources: RFC 9110 section 10.2.3 (Retry-After).
 
 from __future__ import annotations
 
+import socket
 import time
 from http import HTTPStatus
 from typing import Any
@@ -51,14 +52,26 @@ def judge_error(error: BaseException, http: HTTPModule, *, excused: bool) -> Out
     if isinstance(error, ChassisError):
         # Of another call: the caller's body is made of what that one answers, say.
         return Outcome.IGNORED
-    if isinstance(error, http.module.PoolTimeout):
-        # Our own pool was full.
+    if isinstance(error, http.module.PoolTimeout) or _resolver_is_silent(error):
+        # Our own pool was full, or our own resolver does not answer.
         return Outcome.IGNORED
     if excused and isinstance(error, http.module.TimeoutException):
         return Outcome.IGNORED
     if isinstance(error, http.unsent_errors + http.broken_errors):
         return Outcome.FAILURE
     return Outcome.IGNORED
+
+
+def _resolver_is_silent(error: BaseException) -> bool:
+    """Whether no name can be looked up here for now. A name that does not exist is another matter."""
+    cause = error.__cause__
+    while cause is not None:
+        # The HTTP modules keep the system's own error as an argument of theirs.
+        for each in (cause, *cause.args):
+            if isinstance(each, socket.gaierror):
+                return each.errno == socket.EAI_AGAIN
+        cause = cause.__cause__
+    return False
 
 
 def told_to_wait(response: Any) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any
 from chassis.breaker import BreakerOptions
 from chassis.client._instance import InstanceState
 from chassis.core import Freshness
-from chassis.loadbalancing import BalancingOptions, Endpoint, EndpointSet
+from chassis.loadbalancing import BalancingOptions, Endpoint, EndpointSet, by_name
 from chassis.retries import BudgetOptions, RetryBudget
 
 _CONSECUTIVE_IN_DOUBT = 2
@@ -52,7 +52,9 @@ class BreakerFamily:
         return {
             "options": self.options.describe(),
             "effective": self.effective.describe(),
-            "instances": {each.instance.id: each.state.breaker.describe() for each in self._endpoints()},
+            "instances": {
+                name: each.state.breaker.describe() for name, each in by_name(self._endpoints()).items()
+            },
         }
 
     def reconfigure(self, options: BreakerOptions) -> None:

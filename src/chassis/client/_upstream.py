@@ -27,7 +27,7 @@ from chassis.core import (
 )
 from chassis.core.forks import tell_after_fork
 from chassis.limits import Bulkhead, BulkheadOptions
-from chassis.loadbalancing import BalancingOptions, EndpointSet
+from chassis.loadbalancing import BalancingOptions, EndpointSet, by_name
 from chassis.metrics import ClientMetrics
 from chassis.retries import Backoff, HedgeMachine, HedgeOptions
 
@@ -158,12 +158,12 @@ class Upstream:
         reason = snapshot.reason if snapshot is not None else Reason.NOT_ASKED_YET
         return {
             "instances": {
-                endpoint.instance.id: {
+                name: {
                     "address": endpoint.instance.address,
                     "status": endpoint.instance.status.value,
                     "in_flight": endpoint.in_flight,
                 }
-                for endpoint in self.endpoints.endpoints()
+                for name, endpoint in by_name(self.endpoints.endpoints()).items()
             },
             "source": snapshot.source.value if snapshot is not None else None,
             "freshness": snapshot.freshness.value if snapshot is not None else None,

@@ -56,7 +56,9 @@ class ConsistentHash:
 
 def stable_hash(text: str) -> int:
     """The same 64 bits for ``text`` in every process, unlike ``hash``."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=_BYTES).digest(), "big")
+    # Any text: a key may come from outside, with what no encoding has a place for.
+    data = text.encode(errors="surrogatepass")
+    return int.from_bytes(blake2b(data, digest_size=_BYTES).digest(), "big")
 
 
 def _ring(candidates: Sequence[Any]) -> tuple[list[int], list[Any]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Generic, TypeAlias, TypeVar
 
 from chassis.core.instances import Instance, Status
@@ -85,6 +86,18 @@ class Endpoint(Generic[S]):
             self.share = max(LEAST_SHARE, elapsed / window)
         self.weight = self.instance.weight * self.share
         return self.warm_since is not None
+
+
+def by_name(endpoints: Iterable[Endpoint[S]]) -> dict[str, Endpoint[S]]:
+    """Each endpoint under its instance's id, with the address where another one has that id.
+
+    Two datacenters may use one id, and a restart shows both for a while.
+    """
+    named: dict[str, Endpoint[S]] = {}
+    for each in endpoints:
+        name = each.instance.id
+        named[f"{name} at {each.instance.address}" if name in named else name] = each
+    return named
 
 
 def may_be_called(instance: Instance) -> bool:

@@ -17,7 +17,7 @@ from chassis.core.instances import Instance, Status
 from chassis.core.outcomes import Outcome
 from chassis.loadbalancing._consistent_hash import stable_hash
 from chassis.loadbalancing._ejection import NEVER_EJECTED, Ejection, outliers, suspicious
-from chassis.loadbalancing._endpoint import Endpoint, S, TierKey
+from chassis.loadbalancing._endpoint import Endpoint, S, TierKey, by_name
 from chassis.loadbalancing._events import EndpointEjected, EndpointReturned, PanicEntered, PanicLeft
 from chassis.loadbalancing._options import BalancingOptions
 from chassis.loadbalancing._policies import kind_of, name_of
@@ -181,13 +181,10 @@ class BalancingMachine(Generic[S]):
         """See :meth:`EndpointSet.describe`."""
         policy = name_of(self.options)
         instances: dict[str, Any] = {}
+        names = {each: name for name, each in by_name(self.endpoints).items()}
         for tier, group in enumerate(self.groups):
             for each in group.members:
-                # Two datacenters may use one id, and a restart shows both for a while.
-                name = each.instance.id
-                if name in instances:
-                    name = f"{name} at {each.instance.address}"
-                instances[name] = {
+                instances[names[each]] = {
                     "address": each.instance.address,
                     "status": each.instance.status.value,
                     "tier": tier,
