@@ -23,8 +23,8 @@ from chassis import (
     bulkhead,
     rate_limit,
 )
-from chassis.core import Instance, Status, events, remaining
-from chassis.discovery import MemoryDiscovery
+from chassis.core import Instance, Registration, Status, events, remaining
+from chassis.discovery import MemoryDiscovery, MemoryRegistration
 from chassis.limits import RateLimitOptions
 from chassis.metrics import render
 from chassis.server import Address
@@ -261,6 +261,30 @@ async def test_maintenance_is_told_to_the_registry_whenever_it_was_asked_for() -
         assert statuses() == [Status.PASSING]
         assert chassis.describe()["registration"]["maintenance"] is None
     assert statuses() == []
+
+
+@pytest.mark.asyncio
+async def test_case_21_who_is_told_to_stop_while_it_registers_leaves_no_ghost() -> None:
+    """There is nothing to leave yet when it drains, so what comes of it is left when it has come."""
+    asked, answers = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryDiscovery):
+        async def register(self, registration: Registration) -> MemoryRegistration:
+            asked.set()
+            await answers.wait()
+            return await super().register(registration)
+
+    registry, ready = Slow(), []
+    chassis = Chassis("shop", environment={}, registrar=registry)
+    async with chassis:
+        chassis.on_ready(lambda *told: ready.append(told))
+        announcing = asyncio.create_task(chassis.listening(Address("127.0.0.1", 8080)))
+        await asked.wait()
+        await chassis.drain()
+        answers.set()
+        await announcing
+        assert registry.instances("shop") == ()
+        assert ready == []
 
 
 def page() -> str:

@@ -278,12 +278,15 @@ class Runtime:
                 self._loop_watch = LoopWatch(
                     self.service, asyncio.get_running_loop(), ttl=self.options.heartbeat.ttl
                 )
-            self._registration = await register(
-                registrar, self.service, address, options, self._readiness, url
-            )
+            registration = await register(registrar, self.service, address, options, self._readiness, url)
+            if self.health.state in (State.DRAINING, State.STOPPED):
+                # Told to stop meanwhile, when there was nothing to leave yet.
+                await registration.leave()
+                return
+            self._registration = registration
             if self._maintenance is not None:
-                self._registration.registered.maintenance(self._maintenance)
-            await self._confirmed()
+                registration.registered.maintenance(self._maintenance)
+            await self._confirmed(registration)
         for listener in self.ready_listeners:
             listener(self.service, address)
 
@@ -339,12 +342,11 @@ class Runtime:
     def _where_required(self) -> str | None:
         return self._options.origin("required") if self._options.loaded else None
 
-    async def _confirmed(self) -> None:
+    async def _confirmed(self, registration: SharedRegistration) -> None:
         """Wait a little for the registry, so that "ready" means "can be found" where there is one."""
-        assert self._registration is not None  # noqa: S101 - set by the only caller
         try:
             async with asyncio.timeout(_CONFIRMED_WITHIN):
-                while not self._registration.registered.confirmed:  # noqa: ASYNC110 - on another loop
+                while not registration.registered.confirmed:  # noqa: ASYNC110 - on another loop
                     await asyncio.sleep(0.01)
         except TimeoutError:
             # It goes on in the background; /health shows it.
