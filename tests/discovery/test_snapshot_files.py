@@ -169,6 +169,16 @@ def test_case_41_a_clock_that_was_set_changes_only_the_age_that_is_shown(tmp_pat
     assert read[1] <= monotonic()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_of_another_user_is_left_aside(tmp_path: Path, unusable: list[Event]) -> None:
+    """In a folder that several users write to, anybody could say where requests are sent."""
+    file = kept_in(tmp_path)
+    file.write([A])
+    os.chown(file.path, 12345, -1)
+    assert file.read() is None
+    assert "another user" in unusable[0].details()["error"]
+
+
 def test_case_16_bytes_that_are_no_text_are_left_aside(tmp_path: Path, unusable: list[Event]) -> None:
     file = kept_in(tmp_path)
     file.path.write_bytes(b"\xff\xfe\x00")

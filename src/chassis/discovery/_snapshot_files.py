@@ -28,7 +28,8 @@ _FIELDS = tuple(each.name for each in fields(Instance))
 class SnapshotFile:
     """One service's instances on disk: JSON, replaced atomically, readable by its owner alone.
 
-    A file that is missing, damaged, of another schema or writable by others is as good as none.
+    A file that is missing, damaged, of another schema, another user's or writable by others is as good as
+    none.
     Both methods do file I/O and so belong in a thread; neither raises: what is wrong with a file
     becomes a :class:`~chassis.discovery.SnapshotFileUnusable` event.
 
@@ -60,6 +61,10 @@ class SnapshotFile:
                 if not stat.S_ISREG(about.st_mode) or about.st_mode & 0o022:
                     # Whoever writes it says where this process sends its requests.
                     raise ValueError("it can be written by others; allow that to its owner alone")
+                if about.st_uid not in (os.geteuid(), 0):
+                    raise ValueError(
+                        "it belongs to another user; keep the snapshots in a folder of this one's own"
+                    )
                 return self._parse(json.loads(file.read()))
         except (
             OSError,
