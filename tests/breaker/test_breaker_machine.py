@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chassis.breaker import BreakerFields, BreakerOptions, BreakerState
-from chassis.breaker._machine import BreakerMachine, Generation, Ticket, Transition
+from chassis.breaker._machine import BreakerMachine
+from chassis.breaker._states import Transition
+from chassis.breaker._tickets import Generation, Ticket
 from chassis.core.errors import ConfigError
 from chassis.core.outcomes import Outcome
 

@@ -17,9 +17,9 @@ from chassis.breaker._events import (
     BreakerWouldOpen,
 )
 from chassis.breaker._keyed import KeyedBreakers
-from chassis.breaker._machine import BreakerState
 from chassis.breaker._options import BreakerFields, BreakerOptions, Mode
 from chassis.breaker._policy import CircuitBreaker
+from chassis.breaker._states import BreakerState
 
 __all__ = [
     "BreakerClosed",

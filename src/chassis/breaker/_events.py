@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from chassis.breaker._states import BreakerState, Transition
 from chassis.core.events import Event, Level
 
 
@@ -120,3 +121,31 @@ class BreakerKeysExhausted(Event):
     level: ClassVar[Level] = "error"
 
     keys: int
+
+
+def event_of(subject: str, transition: Transition) -> Event:
+    """The event that tells of ``transition``."""
+    at, reason = transition.at, transition.reason
+    window: dict[str, Any] = {
+        "calls": transition.calls,
+        "failures": transition.failures,
+        "slow": transition.slow,
+        "last_failure": transition.last_failure,
+    }
+    if transition.would_open:
+        return BreakerWouldOpen(subject=subject, at=at, reason=reason, **window)
+    match transition.state:
+        case BreakerState.OPEN:
+            return BreakerOpened(
+                subject=subject, at=at, reason=reason, open_for=transition.open_for, **window
+            )
+        case BreakerState.HALF_OPEN:
+            return BreakerHalfOpen(subject=subject, at=at)
+        case BreakerState.FORCED_OPEN:
+            return BreakerForcedOpen(subject=subject, at=at, reason=reason)
+        case BreakerState.DISABLED:
+            return BreakerDisabled(subject=subject, at=at, reason=reason)
+        case BreakerState.METRICS_ONLY:
+            return BreakerMetricsOnly(subject=subject, at=at, reason=reason)
+        case BreakerState.CLOSED:
+            return BreakerClosed(subject=subject, at=at, reason=reason)

@@ -9,9 +9,7 @@
 
 and beside these FORCED_OPEN, DISABLED and METRICS_ONLY, which only an operator enters and leaves.
 
-Every admission bears a ticket. All calls between two transitions share one :class:`Generation`, each
-probe has a :class:`Probe` of its own, and no ticket comes back: so a result that comes after a
-transition is known as stale by its ticket alone, and can neither trip, close nor confuse a later round.
+Every admission bears a ticket, by which a result that comes after a transition is known as stale.
 """
 
 from __future__ import annotations
@@ -19,94 +17,19 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
 from types import MappingProxyType
-from typing import TypeAlias
 
 from chassis.breaker._options import BreakerOptions, Mode
+from chassis.breaker._states import BreakerState, Transition
+from chassis.breaker._tickets import NEVER, Generation, Probe, Ticket
 from chassis.core.outcomes import Outcome
 from chassis.core.windows import RingCounts, SlidingCounts, Tally
 
 _MOST_DOUBLINGS = 60  # beyond it the float would overflow one day; every cap is reached long before
-_NEVER = -math.inf
 
 # What nearly all breakers of a large family have, they share.
 _NO_REFUSALS = Tally()
 _NONE: Mapping[Probe, None] = MappingProxyType({})
-
-
-class BreakerState(Enum):
-    """What a breaker does with calls."""
-
-    CLOSED = "closed"
-    """Lets them through and counts how they end."""
-    OPEN = "open"
-    """Refuses them."""
-    HALF_OPEN = "half_open"
-    """Lets a few through as probes."""
-    FORCED_OPEN = "forced_open"
-    """Refuses them until an operator says otherwise."""
-    DISABLED = "disabled"
-    """Lets them through and counts nothing, until an operator says otherwise."""
-    METRICS_ONLY = "metrics_only"
-    """Lets them through and counts how they end, but never opens, until an operator says otherwise."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """One change of state.
-
-    :param state: the new one; METRICS_ONLY also each time the breaker begins to have reason to open
-        and may not: then ``would_open``.
-    :param reason: why, as a phrase for an operator.
-    :param open_for: seconds it will stay open; 0 unless ``state`` is OPEN.
-    :param calls: calls the window held.
-    :param failures: how many of them had failed.
-    :param slow: how many of them were slow.
-    :param last_failure: the failure that counted last.
-    """
-
-    state: BreakerState
-    at: float
-    reason: str
-    open_for: float
-    calls: int
-    failures: int
-    slow: int
-    last_failure: str | None
-    would_open: bool
-
-
-class Generation(Tally):
-    """The ticket of all calls that are let through and counted between two transitions.
-
-    A success that changes nothing but a sum is counted by ``add()`` alone, without a lock. When that
-    is so, the machine tells by ``edge``: whoever counts so reads it after it too, as another thread may
-    have counted a failure meanwhile, by which the success has become one that may open the breaker.
-    """
-
-    __slots__ = ("edge", "slow_after", "timed")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.edge = _NEVER
-        """Before this moment a success that is not slow changes nothing but a sum."""
-        self.slow_after: float | None = None
-        self.timed = True
-        """Whether the moment of a success matters at all."""
-
-
-class Probe:
-    """The ticket of one probe."""
-
-    __slots__ = ("began",)
-
-    def __init__(self, began: float) -> None:
-        self.began = began
-
-
-Ticket: TypeAlias = Generation | Probe
 
 _MODES = {
     "forced_open": BreakerState.FORCED_OPEN,
@@ -150,7 +73,7 @@ class BreakerMachine:
         """The mode that was ordered by hand, which goes before that of the options."""
         self.closed: Generation | None = None
         """The ticket of calls that are let through and counted: reading it is all such a call asks."""
-        self.until = _NEVER
+        self.until = NEVER
         """Calls are refused before this moment, infinity while forced open; not past the lock's holder."""
         self.length = 0.0
         """How long the opening was meant to last."""
@@ -207,7 +130,7 @@ class BreakerMachine:
         self._advance(now)
         if self.state is BreakerState.OPEN:
             if self._now >= self.until:
-                self.until = _NEVER
+                self.until = NEVER
                 self._succeeded = self._failed = self._ignored = 0
                 self._enter(BreakerState.HALF_OPEN, "its time was up")
         elif self.probes and self._now >= self._lease_end():
@@ -267,7 +190,7 @@ class BreakerMachine:
     def _collect(self, generation: Generation) -> None:
         """Bring in the successes that were counted without the lock."""
         # Whatever may come to be decided hereafter is no longer for these alone to see.
-        generation.edge = _NEVER
+        generation.edge = NEVER
         count = generation.take()
         if count:
             self._window.add(count)
@@ -410,7 +333,7 @@ class BreakerMachine:
         self._streak = self._rounds = 0
         self._would_open = False
         self.probes = _NONE
-        self.until = _NEVER
+        self.until = NEVER
         if state is BreakerState.FORCED_OPEN:
             self._refuse_until(math.inf)
         if state in (BreakerState.CLOSED, BreakerState.METRICS_ONLY):
@@ -425,14 +348,14 @@ class BreakerMachine:
 
     def _tell_generation(self, generation: Generation) -> None:
         """What its calls must know. The next one is looked at, whatever it is."""
-        generation.edge = _NEVER
+        generation.edge = NEVER
         generation.slow_after = self.options.slow_after
         generation.timed = self.options.window_calls is None
 
     def _end_generation(self) -> None:
         if self.closed is not None:
             # Whoever still counts by it shall come and be told that it is over.
-            self.closed.edge = _NEVER
+            self.closed.edge = NEVER
             self.closed = None
 
     def _enter(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from chassis.core.outcomes import Outcome
 
 if TYPE_CHECKING:
-    from chassis.breaker._machine import Ticket
     from chassis.breaker._policy import CircuitBreaker
+    from chassis.breaker._tickets import Ticket
 
 
 class BreakerPermit:

@@ -5,23 +5,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 
-from chassis.breaker._events import (
-    BreakerClosed,
-    BreakerDisabled,
-    BreakerForcedOpen,
-    BreakerHalfOpen,
-    BreakerMetricsOnly,
-    BreakerOpened,
-    BreakerRejected,
-    BreakerWouldOpen,
-)
+from chassis.breaker._events import BreakerRejected, event_of
+from chassis.breaker._failures import failure_text, told_wait
 from chassis.breaker._guards import guard, guard_async
-from chassis.breaker._machine import BreakerMachine, BreakerState, Generation, Ticket, Transition
+from chassis.breaker._machine import BreakerMachine
 from chassis.breaker._options import BreakerFields, BreakerOptions, Mode
 from chassis.breaker._permit import UNCOUNTED, BreakerPermit, held
+from chassis.breaker._states import BreakerState
+from chassis.breaker._tickets import Generation, Ticket
 from chassis.core.clock import Clock, monotonic
 from chassis.core.errors import CircuitOpen
-from chassis.core.events import Event, EventBus, events
+from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
 from chassis.core.functions import is_awaitable
 from chassis.core.outcomes import Classifier, Outcome, classify_error
@@ -30,7 +24,6 @@ from chassis.core.registry import policies
 
 T = TypeVar("T")
 
-_LONGEST_FAILURE = 200
 _INFINITY = float("inf")
 _SUCCESS, _FAILURE, _IGNORED = Outcome.SUCCESS, Outcome.FAILURE, Outcome.IGNORED  # slow to find in 3.11
 
@@ -302,9 +295,8 @@ class CircuitBreaker(Admission):
                 return
         failure = told = None
         if outcome is _FAILURE:
-            # Text, as the error itself would keep frames and request bodies alive; and made before
-            # the lock is taken, as it runs the error's own code.
-            failure, told = _failure_text(error), _told(error)
+            # Before the lock is taken, as it runs the error's own code.
+            failure, told = failure_text(error), told_wait(error)
         elif outcome is not _SUCCESS and outcome is not _IGNORED:
             # A classifier that says True for good would else make a breaker that never opens.
             failure = f"its classifier gave {type(outcome).__name__}, which is no Outcome"
@@ -376,7 +368,7 @@ class CircuitBreaker(Admission):
                 waiting, machine.transitions = machine.transitions, ()
             try:
                 for transition in waiting:
-                    self._bus.emit(_event(self._subject, transition))
+                    self._bus.emit(event_of(self._subject, transition))
             finally:
                 self._telling = False
 
@@ -384,51 +376,3 @@ class CircuitBreaker(Admission):
         """Another thread may have held the lock; counts and state go on, per process."""
         self._lock = threading.RLock()
         self._telling = False
-
-
-def _event(subject: str, transition: Transition) -> Event:
-    at, reason = transition.at, transition.reason
-    window: dict[str, Any] = {
-        "calls": transition.calls,
-        "failures": transition.failures,
-        "slow": transition.slow,
-        "last_failure": transition.last_failure,
-    }
-    if transition.would_open:
-        return BreakerWouldOpen(subject=subject, at=at, reason=reason, **window)
-    match transition.state:
-        case BreakerState.OPEN:
-            return BreakerOpened(
-                subject=subject, at=at, reason=reason, open_for=transition.open_for, **window
-            )
-        case BreakerState.HALF_OPEN:
-            return BreakerHalfOpen(subject=subject, at=at)
-        case BreakerState.FORCED_OPEN:
-            return BreakerForcedOpen(subject=subject, at=at, reason=reason)
-        case BreakerState.DISABLED:
-            return BreakerDisabled(subject=subject, at=at, reason=reason)
-        case BreakerState.METRICS_ONLY:
-            return BreakerMetricsOnly(subject=subject, at=at, reason=reason)
-        case BreakerState.CLOSED:
-            return BreakerClosed(subject=subject, at=at, reason=reason)
-
-
-def _failure_text(error: BaseException | None) -> str:
-    if error is None:
-        return "its result was judged a failure"
-    try:
-        text = f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - an error that cannot be printed is still a failure
-        text = type(error).__name__
-    return text[:_LONGEST_FAILURE]
-
-
-def _told(error: BaseException | None) -> float | None:
-    """The seconds after which ``error`` asks to be called again, if it bears such a number."""
-    try:
-        told = getattr(error, "retry_after", None)
-    except Exception:  # noqa: BLE001 - the property's own error; the failure counts all the same
-        return None
-    if isinstance(told, int | float) and not isinstance(told, bool) and 0 <= told < _INFINITY:
-        return told
-    return None
