@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -98,7 +99,10 @@ def test_addresses_given_are_tried(doctor: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         status, page = doctor(CHASSIS_SERVICES__CATALOG=url)
-        assert (status, "catalog: 1 of 1 instances fit (static, fresh" in page) == (0, True), page
+        assert (
+            status,
+            "catalog: 1 of 1 instances fit (static from environment CHASSIS_SERVICES__CATALOG, fresh" in page,
+        ) == (0, True), page
         status, page = doctor(CHASSIS_SERVICES__CATALOG=f"{url},http://127.0.0.1:1")
         assert status == 0, "one that connects is enough"
     status, page = doctor(CHASSIS_SERVICES__CATALOG=url)
@@ -111,7 +115,7 @@ def test_the_services_of_a_file_are_looked_at(doctor: Any, tmp_path: Path) -> No
     file.write_text('[services]\ncatalog = [{ url = "http://127.0.0.1:1", status = "maintenance" }]\n')
     status, page = doctor(CHASSIS_SERVICES_FILE=str(file))
     assert status == 1
-    assert "catalog: 0 of 1 instances fit (file, fresh" in page
+    assert f"catalog: 0 of 1 instances fit (file from {file}, fresh" in page
     assert "127.0.0.1:1 is maintenance" in page
     file.write_text("[services")
     status, page = doctor(CHASSIS_SERVICES_FILE=str(file))
@@ -132,8 +136,8 @@ def test_a_registry_that_is_down_is_told_first_and_once(doctor: Any) -> None:
     assert status == 1
     todo = page.partition("To do:")[2]
     assert todo.index("1. consul: ") < todo.index("start the agent, or correct CONSUL_HTTP_ADDR")
-    assert "2. catalog: the registry does not answer and nothing is known from before" in todo
-    assert "3." not in todo
+    assert "2." not in todo, "what follows from that is shown with the service, and nothing to do"
+    assert "catalog: no instance\n  the registry does not answer and nothing is known from before" in page
 
 
 def test_a_catalog_is_shown_whole_with_what_is_wrong(doctor: Any, agent: str) -> None:
@@ -185,13 +189,54 @@ def test_the_same_as_json(doctor: Any, agent: str) -> None:
     assert {each["about"] for each in report["findings"] if each["urgent"]} == {"payments", "gone"}
 
 
+def test_a_token_that_sees_nothing_is_told_once_for_each_service(doctor: Any) -> None:
+    """The registry answers, so it is the token's policy that is wanting, and nothing else."""
+
+    def script(asked: Asked) -> Answer:
+        if asked.path == "/v1/status/leader":
+            return Answer('"10.0.0.1:8300"')
+        if asked.path.startswith("/v1/kv/"):
+            return Answer("Permission denied", 403)
+        hidden = {"X-Consul-Index": "7", "X-Consul-Results-Filtered-By-ACLs": "true"}
+        return Answer("{}" if asked.path == "/v1/catalog/services" else "[]", 200, hidden)
+
+    with ScriptedAgent(script) as server:
+        status, page = doctor("--service", "catalog", CONSUL_HTTP_ADDR=server.url)
+    assert status == 1
+    about = [
+        line for line in page.splitlines() if line[:5].strip().rstrip(".").isdigit() and "catalog" in line
+    ]
+    assert len(about) == 1, page
+    assert "give the token a policy with service 'catalog' and node read" in page
+    assert "until it can be read the settings read last hold" in page
+
+
+def test_an_agent_that_closes_connections_may_have_too_many(doctor: Any) -> None:
+    """To start it would not help: it serves 200 connections to one address, and drops the others."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drop() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    connection.recv(65_536)
+                    connection.close()
+
+        threading.Thread(target=drop, daemon=True).start()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        status, page = doctor("--service", "catalog", "--wait", "0.1", CONSUL_HTTP_ADDR=address)
+    assert status == 1
+    assert "limits.http_max_conns_per_client" in page
+    assert "start the agent" not in page
+
+
 @pytest.mark.parametrize(
     ("path", "status", "body", "told"),
     [
         ("/v1/catalog/services", 403, "ACL not found", "it does not take the token"),
         ("/v1/status/leader", 200, '""', "its servers have no leader"),
         ("/v1/status/leader", 500, "no cluster leader", "no cluster leader"),
-        ("/v1/status/leader", 404, "no such page", "no Consul agent: correct CONSUL_HTTP_ADDR"),
+        ("/v1/status/leader", 404, "no such page", "what answers there is no Consul agent: status 404"),
     ],
 )
 def test_a_registry_in_trouble_is_told(doctor: Any, path: str, status: int, body: str, told: str) -> None:
@@ -306,12 +351,14 @@ def test_a_running_service_tells_of_its_breakers_and_maintenance(doctor: Any, ru
     assert status == 0, page
     assert page.startswith("As shop at http://127.0.0.1:")
     assert "(pass, ready)" in page
-    assert "registration  ok: shop:127.0.0.1:8080, heartbeat passing (ready)" in page
+    assert "registration   ok: shop:127.0.0.1:8080, heartbeat passing (ready)" in page
     rows = {line.split()[0]: line.split() for line in page.splitlines() if line.startswith("  ")}
     assert rows["bad"][-1] == "open"
     assert rows["good"][-1] == "closed"
     look = page.partition("Worth a look:")[2]
     assert "bad has its breaker open" in look
+    assert "catalog: 2 of 2 instances fit, 1 of them called now" in page
+    assert rows["good"][-2] == "100%", "the share of the calls that it gets now"
     assert "-> it is tried again by itself: see the instance's log for why it failed" in look
     assert "under maintenance, asked for by the service itself: migrating" in page
 
@@ -320,6 +367,7 @@ def test_a_running_service_without_an_instance_left_is_something_to_do(doctor: A
     status, page = doctor("--url", running(health(broken=True)))
     assert status == 1
     assert "bad has its breaker open" in page.partition("To do:")[2]
+    assert "1 of 1 instances fit, none of them called now" in page
     status, page = doctor("--url", running(health(fail=True), 503))
     assert status == 1
     assert "disk: the check says fail" in page
@@ -341,15 +389,17 @@ def test_what_a_service_says_of_its_troubles_is_found(doctor: Any, running: Any)
             "shares_its_address_with": ["other:1"],
         },
         "configuration": {
-            "sources": {"chassis.toml": {"state": "loaded", "bad": True, "detail": "not TOML"}},
+            "sources": {"chassis.toml": {"state": "rejected", "bad": True, "detail": "not TOML"}},
             "settings": {"chassis": {"bad": True, "detail": "x: no such setting"}},
         },
         "policies": {
+            "breaker:stock": {"state": "open", "last_failure": "TimeoutError"},
+            "breaker:hosts": {"breakers": {"a": {"state": "closed"}, "b": {"state": "forced_open"}}},
             "client:catalog/balancing": {
                 "policy": "round_robin",
                 "panic": True,
                 "instances": {"a": {"ejected_for": 12.3}},
-            }
+            },
         },
         "discovery": {
             "catalog": {
@@ -378,7 +428,11 @@ def test_what_a_service_says_of_its_troubles_is_found(doctor: Any, running: Any)
     ):
         assert line in page
     assert "orders" not in page
-    assert "run chassis doctor --service orders" in doctor("--url", running(json.dumps(told).encode()))[1]
+    page = doctor("--url", running(json.dumps(told).encode()))[1]
+    assert "run chassis doctor --service orders" in page
+    assert "breaker:stock: the breaker is open after TimeoutError" in page
+    assert "breaker:hosts/b: the breaker is forced_open" in page
+    assert "breaker:hosts/a" not in page
 
 
 def test_a_service_that_keeps_its_details_asks_for_the_token(doctor: Any, running: Any) -> None:

@@ -70,6 +70,8 @@ def test_a_value_changed_in_the_key_value_store_is_seen_within_a_second(serve: A
             lambda: any(each["bad"] for each in _sources(address).values()), 5, "the bad change to be refused"
         )
         assert seen(address)["price"] == 3.0
+        wait_until(lambda: _check(address, "configuration") == "warn", 5, "the check to tell of it")
+        assert _check(address, "consul") == "pass", "which has done what it was asked"
 
 
 def test_a_secret_rotated_in_a_file_is_seen(serve: Any, tmp_path: Path) -> None:

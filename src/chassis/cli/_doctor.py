@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
 
-from chassis.cli._doctor_running import NEXT, diagnose_running
-from chassis.cli._doctor_systems import examine_consul, examine_vault, failing_checks
+from chassis.cli._doctor_running import NEXT, NEXT_OF_SOURCE, diagnose_running
+from chassis.cli._doctor_systems import CROWDED, examine_consul, examine_vault, failing_checks
 from chassis.cli._report import Report, Service
 from chassis.client import check_service_name
 from chassis.core import ConfigError, Reason, Snapshot, monotonic
@@ -63,11 +63,14 @@ async def diagnose_settings(
     chassis: Chassis, target: str | None, services: tuple[str, ...], wait: float
 ) -> Report:
     """Read the settings as the service would, ask its sources, and judge what they say."""
-    report = Report(f"As {chassis.name if target else 'a service with these settings'} would find it:")
+    report = Report("")
     async with examining(chassis) as found:
+        zone = found.options.registration.zone
+        asking = chassis.name if target else "a service with these settings"
+        report.subject = f"As {asking} would find it{f' from zone {zone}' if zone else ''}:"
         known = await examine_consul(report, found.consul)
+        down = any(each.state == "trouble" for each in report.systems)
         await examine_vault(report)
-        down = [each.name for each in report.systems if each.state == "trouble"]
         for name, each in found.configuration["sources"].items():
             silent = each["state"] in ("waiting", "unreachable")
             if silent and down:
@@ -75,7 +78,7 @@ async def diagnose_settings(
             if target is None and name.endswith(f"config/{chassis.name}/data"):
                 continue  # read for a name that stands for no service
             if each["bad"] or silent:
-                report.find(name, str(each["detail"]), "correct it; until then the settings read last hold")
+                report.find(name, str(each["detail"]), NEXT_OF_SOURCE.get(each["state"], ""))
         names = services or found.called or tuple(sorted(known))
         if len(names) > MOST_SERVICES:
             rest = len(names) - MOST_SERVICES
@@ -114,7 +117,12 @@ async def _ask(found: Examination, names: tuple[str, ...], wait: float) -> list[
         for each in subscriptions:
             each.close()
     silent = {"instances": [], "reason": f"no source has answered in {wait:g} s"}
-    asked = [Service(name=name, told=told[name] if name in heard else silent) for name in names]
+    asked = [
+        Service(
+            name=name, told={"origin": found.written.get(name), **(told[name] if name in heard else silent)}
+        )
+        for name in names
+    ]
     return [await _with_connections(each) for each in asked]
 
 
@@ -132,11 +140,11 @@ async def _with_connections(service: Service) -> Service:
 
 
 async def _judge(
-    report: Report, service: Service, found: Examination, known: tuple[str, ...], down: list[str]
+    report: Report, service: Service, found: Examination, known: tuple[str, ...], down: bool
 ) -> None:
     """What is wrong with a service, and what to do about it."""
     name, told = service.name, service.told
-    if told.get("freshness") in ("stale", "expired") and not down:
+    if service.instances and told.get("freshness") in ("stale", "expired") and not down:
         error = told.get("error") or "its source does not answer"
         report.find(name, f"what is known is {told['freshness']}: {error}", "see to its source")
     reasons = await failing_checks(found.consul, name) if service.fit < len(service.instances) else {}
@@ -154,8 +162,10 @@ async def _judge(
                 "start it, correct its address, or open the way to it",
                 urgent=not reached,
             )
-    if not service.instances:
-        report.find(name, str(told.get("reason")), _next_step(name, told.get("reason"), found, known, down))
+    reason = told.get("reason")
+    # Of a service that a registry in trouble does not tell of, the registry's own line says what to do.
+    if not service.instances and (not down or reason == Reason.NOT_REGISTERED.value):
+        report.find(name, str(reason), _next_step(name, reason, found, known))
 
 
 async def _connects(instance: Mapping[str, Any]) -> str:
@@ -170,13 +180,13 @@ async def _connects(instance: Mapping[str, Any]) -> str:
     return "yes"
 
 
-def _next_step(name: str, reason: Any, found: Examination, known: tuple[str, ...], down: list[str]) -> str:
+def _next_step(name: str, reason: Any, found: Examination, known: tuple[str, ...]) -> str:
     if reason == Reason.FILTERED.value:
         return "see chassis.discovery.tags, or register the instances with these tags"
     if reason == Reason.ACL_FILTERED.value:
         return f"give the token a policy with service {name!r} and node read"
-    if reason == Reason.REGISTRY_DOWN.value or (down and reason != Reason.NOT_REGISTERED.value):
-        return "see to the system above that does not answer"
+    if reason == Reason.REGISTRY_DOWN.value:
+        return f"the registry answers other questions: {CROWDED}"
     if reason != Reason.NOT_REGISTERED.value:
         return "try again with a longer --wait"
     if found.consul is None:

@@ -15,6 +15,15 @@ NEXT = {
     "maintenance": "nobody is sent there until whoever asked for it ends it",
 }
 """What follows from an instance's status, and where to look."""
+NEXT_OF_SOURCE = {
+    "rejected": "correct it; until then the settings read last hold",
+    "vanished": "write it again, if only an empty one; until then the settings read last hold",
+    "unreachable": "until it can be read the settings read last hold",
+}
+"""The same of a source of settings."""
+_OPEN = ("open", "half_open", "forced_open")
+_HELD_OPEN = 'settings or an operator hold it open: see the policy "{}"'
+_AGAIN = "it is tried again by itself: see {} log for why it failed"
 
 
 async def diagnose_running(url: str, token: str, services: tuple[str, ...]) -> Report:
@@ -60,6 +69,8 @@ async def diagnose_running(url: str, token: str, services: tuple[str, ...]) -> R
     for name, each in sorted((told.get("discovery") or {}).items()):
         if not services or name in services:
             _service(report, name, each, policies)
+    if not services:
+        _breakers(report, policies)
     for name in services:
         if name not in (told.get("discovery") or {}):
             report.find(name, "the service does not call it", "see the name", urgent=False)
@@ -73,7 +84,7 @@ def _checks(report: Report, told: Mapping[str, Any]) -> None:
         note = check.get("note") or ""
         well = check["status"] == "pass"
         report.systems.append(System(name=name, state="ok" if well else "trouble", detail=note))
-        if not well:
+        if not well and name != "configuration":  # its sources say more
             said = f"the check says {check['status']}{f': {note}' if note else ''}"
             report.find(name, said, "see the service's log for the check's error")
     lag = told.get("loop_lag_ms") or 0
@@ -119,7 +130,7 @@ def _registration(report: Report, told: Mapping[str, Any] | None) -> None:
 def _configuration(report: Report, told: Mapping[str, Any]) -> None:
     for name, each in (told.get("sources") or {}).items():
         if each["bad"]:
-            report.find(name, str(each["detail"]), "correct it; until then the settings read last hold")
+            report.find(name, str(each["detail"]), NEXT_OF_SOURCE.get(each["state"], ""))
     for name, each in (told.get("settings") or {}).items():
         if each["bad"]:
             report.find(f"settings {name}", str(each["detail"]), "until then those read last hold")
@@ -130,49 +141,77 @@ def _service(report: Report, name: str, told: Mapping[str, Any], policies: Mappi
     balancing = policies.get(f"client:{name}/balancing") or {}
     breakers = (policies.get(f"client:{name}/breaker") or {}).get("instances") or {}
     standing = balancing.get("instances") or {}
-    instances = []
-    for each in told.get("instances") or ():
-        breaker, stands = breakers.get(each["id"]) or {}, standing.get(each["id"]) or {}
-        ejected_for = stands.get("ejected_for")
-        ejected = None if ejected_for is None else f"for {ejected_for:.0f} s more"
-        instances.append({**each, "breaker": breaker.get("state"), "ejected": ejected})
-    service = Service(
-        name=name,
-        told={
-            **told,
-            "instances": instances,
-            "policy": balancing.get("policy"),
-            "panic": balancing.get("panic"),
-        },
-    )
-    report.services.append(service)
-    if told.get("freshness") in ("stale", "expired"):
-        error = told.get("error") or "its source does not answer"
-        report.find(name, f"what is known is {told['freshness']}: {error}", "see to its source")
+    instances = [
+        _instance(name, each, breakers.get(each["id"]) or {}, standing.get(each["id"]) or {})
+        for each in told.get("instances") or ()
+    ]
+    usable = sum(not each["problems"] for each in instances)
+    more = {
+        "instances": instances,
+        "callable": usable,
+        "policy": balancing.get("policy"),
+        "zone": (balancing.get("options") or {}).get("zone"),
+        "panic": balancing.get("panic"),
+    }
+    report.services.append(Service(name=name, told={**told, **more}))
     if not instances:
         report.find(name, str(told.get("reason")), f"run chassis doctor --service {name} for the next step")
-    usable = 0
+    elif told.get("freshness") in ("stale", "expired"):
+        error = told.get("error") or "its source does not answer"
+        report.find(name, f"what is known is {told['freshness']}: {error}", "see to its source")
     for each in instances:
-        problems, steps = [], []
-        if each["status"] not in ("passing", "warning"):
-            problems.append(f"is {each['status']}")
-            steps.append(NEXT[each["status"]])
-        if each["breaker"] in ("open", "half_open", "forced_open"):
-            last = (breakers.get(each["id"]) or {}).get("last_failure")
-            problems.append(f"has its breaker {each['breaker']}{f' after {last}' if last else ''}")
-            steps.append(
-                f'settings or an operator hold it open: see the policy "client:{name}/breaker"'
-                if each["breaker"] == "forced_open"
-                else "it is tried again by itself: see the instance's log for why it failed"
-            )
-        if each["ejected"]:
-            problems.append("is passed over, since it fails more than its peers")
-            steps.append("it is tried again by itself: compare its log with a peer's")
-        usable += not problems
-        each["problems"], each["next"] = problems, steps[:1]
-    for each in instances:
-        for step in each["next"]:
+        if each["problems"]:
             # While others are left this costs no call.
-            report.find(name, f"{each['id']} {' and '.join(each['problems'])}", step, urgent=not usable)
+            problem = f"{each['id']} {' and '.join(each['problems'])}"
+            report.find(name, problem, each["next"], urgent=not usable)
     if balancing.get("panic"):
         report.find(name, "so few instances are fit that all are called (panic)", "see to those that are not")
+
+
+def _instance(
+    service: str, told: Mapping[str, Any], breaker: Mapping[str, Any], standing: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One of its instances: what keeps calls from it, and what to do about the first of that."""
+    problems, steps = [], []
+    if told["status"] not in ("passing", "warning"):
+        problems.append(f"is {told['status']}")
+        steps.append(NEXT[told["status"]])
+    state = breaker.get("state")
+    if state in _OPEN:
+        last = breaker.get("last_failure")
+        problems.append(f"has its breaker {state}{f' after {last}' if last else ''}")
+        steps.append(
+            _HELD_OPEN.format(f"client:{service}/breaker")
+            if state == "forced_open"
+            else _AGAIN.format("the instance's")
+        )
+    ejected_for = standing.get("ejected_for")
+    if ejected_for is not None:
+        problems.append("is passed over, since it fails more than its peers")
+        steps.append("it is tried again by itself: compare its log with a peer's")
+    return {
+        **told,
+        "share": f"{standing['share']:.0%}" if "share" in standing else None,
+        "breaker": state,
+        "ejected": None if ejected_for is None else f"for {ejected_for:.0f} s more",
+        "problems": problems,
+        "next": steps[0] if steps else "",
+    }
+
+
+def _breakers(report: Report, policies: Mapping[str, Any]) -> None:
+    """Those that stand in the service's own code, beside the ones of its clients."""
+    for key, told in sorted(policies.items()):
+        if not key.startswith("breaker:"):
+            continue
+        family = told.get("breakers")
+        for name, each in [(key, told)] if family is None else sorted(family.items()):
+            if each.get("state") in _OPEN:
+                about = key if family is None else f"{key}/{name}"
+                last = each.get("last_failure")
+                forced = each["state"] == "forced_open"
+                report.find(
+                    about,
+                    f"the breaker is {each['state']}{f' after {last}' if last else ''}",
+                    _HELD_OPEN.format(key) if forced else _AGAIN.format("the service's"),
+                )

@@ -6,10 +6,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from chassis.adapters.consul import ConsulAPI, ConsulError, ConsulForbidden
+from chassis.adapters.consul import ConsulAPI, ConsulError, ConsulForbidden, ConsulUnreachable
 from chassis.adapters.vault import VaultOptions
 from chassis.cli._report import Report, System
 from chassis.wire import plain_client, ssl_context
+
+CROWDED = (
+    "see whether it ends, or has as many connections from this address as it grants "
+    "(limits.http_max_conns_per_client, 200 by default)"
+)
+"""What to do about a Consul agent that closes connections without a word."""
 
 
 class _Trouble(Exception):
@@ -44,11 +50,12 @@ async def _ask_consul(api: ConsulAPI) -> tuple[str, tuple[str, ...]]:
     try:
         leader = await api.leader()
     except ConsulError as error:
-        stranger = error.status in (404, 405)
-        remedy = (
-            "what answers there is no Consul agent: correct" if stranger else "start the agent, or correct"
-        )
-        raise _Trouble(str(error), f"{remedy} CONSUL_HTTP_ADDR") from error
+        if error.status in (404, 405):
+            told = f"what answers there is no Consul agent: status {error.status} to GET /v1/status/leader"
+            raise _Trouble(told, "correct CONSUL_HTTP_ADDR") from error
+        dropped = isinstance(error, ConsulUnreachable) and error.dropped
+        remedy = CROWDED if dropped else "start the agent, or correct CONSUL_HTTP_ADDR"
+        raise _Trouble(str(error), remedy) from error
     if not leader:
         remedy = "see `consul operator raft list-peers` and the servers' logs"
         raise _Trouble("its servers have no leader", remedy)
@@ -77,7 +84,11 @@ async def failing_checks(api: ConsulAPI | None, service: str) -> dict[str, str]:
         for check in entry.get("Checks") or ():
             if check.get("Status") not in ("passing", "warning"):
                 said = " ".join(str(check.get("Output") or check.get("Notes") or "").split())[:200]
-                found[str(entry["Service"]["ID"])] = f"{check.get('Name')}{f' says {said!r}' if said else ''}"
+                found[str(entry["Service"]["ID"])] = (
+                    f"{check.get('Name')} says {said!r}"
+                    if said
+                    else f"its check {check.get('CheckID')} says nothing more"
+                )
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 _COLUMNS = (
-    "id", "url", "status", "zone", "datacenter", "weight", "priority", "connects", "breaker", "ejected"
+    "id", "url", "status", "zone", "datacenter", "weight", "priority", "share", "connects", "breaker", "ejected"
 )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ class Report:
 
     def as_text(self) -> str:
         """For people."""
-        lines = [self.subject, ""]
+        lines = [self.subject, *[""][: len(self.systems)]]
         width = max((len(each.name) for each in self.systems), default=0)
         for system in self.systems:
             told = (system.address, system.state.upper() if system.state == "trouble" else system.state)
@@ -126,7 +126,10 @@ class Report:
 def _service_lines(service: Service) -> list[str]:
     told, count = service.told, len(service.instances)
     head = f"{service.fit} of {count} instances fit" if count else "no instance"
-    facts = [str(told["source"])] if told.get("source") else []
+    if told.get("callable", service.fit) < service.fit:
+        head += f", {told['callable'] or 'none'} of them called now"
+    origin = f" from {told['origin']}" if told.get("origin") else ""
+    facts = [f"{told['source']}{origin}"] if told.get("source") else []
     if told.get("freshness"):
         facts.append(told["freshness"])
     if told.get("age") is not None:
@@ -134,7 +137,8 @@ def _service_lines(service: Service) -> list[str]:
     if told.get("index"):
         facts.append(f"index {told['index']}")
     if told.get("policy"):
-        facts.append(f"{told['policy']}{', in panic' if told.get('panic') else ''}")
+        zone = f" from zone {told['zone']}" if told.get("zone") else ""
+        facts.append(f"{told['policy']}{zone}{', in panic' if told.get('panic') else ''}")
     # Where nobody knows a service it is no use to say who did not.
     source = f" ({', '.join(facts)})" if facts and (count or told.get("index")) else ""
     lines = [f"{service.name}: {head}{source}"]

@@ -20,12 +20,14 @@ class Examination:
     """A service's settings as read, and the sources they lead to.
 
     :param called: the services it has clients of, or settings for.
+    :param written: where the addresses of a service stand, for those that no registry need tell of.
     :param configuration: how the sources of its settings stand.
     :param consul: None where none is configured.
     """
 
     options: ChassisOptions
     called: tuple[str, ...]
+    written: Mapping[str, str]
     configuration: Mapping[str, Any]
     discovery: Discovery
     consul: ConsulAPI | None

@@ -230,6 +230,14 @@ class Runtime:
         return Examination(
             options=self.options,
             called=tuple(sorted(clients | set(self.options.services) | written)),
+            written={
+                **dict.fromkeys(written, self.options.services_file),
+                **{
+                    name: self._options.origin(("services", name, "urls"))
+                    for name, each in self.options.services.items()
+                    if each.urls
+                },
+            },
             configuration=self.configuration.describe(),
             discovery=discovery,
             consul=self._consul,
@@ -353,16 +361,29 @@ class Runtime:
             return
 
     def _add_checks(self) -> None:
-        if self._consul is None:
-            return
+        """Whether what the service goes by is still told. Not critical: what is known goes on being used."""
 
-        def consul_answers() -> bool:
-            sources = self.configuration.describe()["sources"].values()
+        def bad_sources() -> dict[str, bool]:
+            """Each source in trouble, and whether that is Consul's."""
+            return {
+                name: name.startswith("consul ") and each["state"] == "unreachable"
+                for name, each in self.configuration.describe()["sources"].items()
+                if each["bad"]
+            }
+
+        # Coroutines, since they are run at once, and a plain function only when its thread has started.
+        async def configuration_is_taken() -> bool:
+            return all(bad_sources().values())
+
+        async def consul_answers() -> bool:
             registered = self._registration is None or self._registration.registered.confirmed
-            return registered and not any(each["bad"] for each in sources)
+            return registered and not any(bad_sources().values())
 
-        # Not critical: what is known goes on being used, and no other instance has more.
-        self._undo.append(self.health.check("consul", consul_answers, critical=False, ttl=1.0))
+        checks = {"configuration": configuration_is_taken}
+        if self._consul is not None:
+            checks["consul"] = consul_answers
+        for name, function in checks.items():
+            self._undo.append(self.health.check(name, function, critical=False, ttl=1.0))
 
     def describe(self) -> dict[str, Any]:
         """All of it as plain values, for ``/health``."""
