@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -182,6 +183,17 @@ def test_budget_is_exact_under_threads() -> None:
 def test_retry_after_in_all_its_forms(value: str, seconds: float) -> None:
     """Whole seconds, and the three forms of a date (RFC 9110, 5.6.7); a past date is now."""
     assert retry_after_seconds(value, NOW) == seconds
+
+
+def test_retry_after_is_in_universal_time_wherever_this_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A date without its zone is not one of the machine's own."""
+    monkeypatch.setenv("TZ", "EST+5")
+    time.tzset()
+    try:
+        assert retry_after_seconds("Tue Nov 14 22:13:50 2023", NOW) == 30.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize(
