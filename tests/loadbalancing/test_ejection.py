@@ -393,6 +393,13 @@ def test_case_30_the_last_ones_are_called_whatever_they_ask_for() -> None:
     assert len(balanced.calls(30)) == 3
 
 
+def test_case_30_among_the_last_ones_the_policy_chooses_still() -> None:
+    balanced = Balanced(instance("a"), instance("b", weight=5), policy="ordered")
+    for name in "ab":
+        balanced.call_at(name, Outcome.IGNORED, retry_after=20.0)
+    assert balanced.calls(30) == {"b": 30}
+
+
 def test_a_shorter_wish_does_not_shorten_a_longer_one_and_zero_heeds_none() -> None:
     balanced = Balanced(*named(3))
     balanced.call_at("0001", Outcome.IGNORED, retry_after=20.0)

@@ -41,6 +41,21 @@ def test_case_31_the_share_rises_in_small_steps() -> None:
     assert seen[-1] == 1.0
 
 
+def test_who_may_be_called_is_not_worked_out_anew_for_each_call_of_a_warm_up() -> None:
+    """Once a step is enough, a hundredth of the window: with a thousand instances it takes a millisecond."""
+    balanced = Balanced(*named(9), slow_start=30.0)
+    balanced.update(*named(10))
+    balanced.clock.advance(1.0)
+    balanced.call()
+    view = balanced.set._machine.view
+    balanced.clock.advance(0.29)
+    balanced.calls(20)
+    assert balanced.set._machine.view is view
+    balanced.clock.advance(0.02)
+    balanced.call()
+    assert balanced.set._machine.view is not view
+
+
 def test_without_a_window_a_new_instance_gets_its_share_at_once() -> None:
     balanced = Balanced(*named(1))
     balanced.update(*named(2))

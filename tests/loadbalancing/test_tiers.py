@@ -217,12 +217,13 @@ def test_ordered_calls_the_primary_alone_and_fails_back() -> None:
     assert balanced.calls(20) == {"b": 20}
 
 
-def test_a_subset_is_called_and_no_more_of_a_tier() -> None:
-    balanced = Balanced(*zone("a", 50), *zone("b", 50), zone="a", subset=5)
-    called = balanced.calls(500)
-    assert len(called) == 5
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_subset_is_called_and_no_more_of_a_tier(size: int) -> None:
+    balanced = Balanced(*zone("a", 50), *zone("b", 50), zone="a", subset=size)
+    called = balanced.calls(100 * size)
+    assert len(called) == size
     assert set(called.values()) == {100}
-    assert len(balanced.set.callable_endpoints()) == 10
+    assert len(balanced.set.callable_endpoints()) == 2 * size
 
 
 def test_whoever_leaves_the_subset_is_replaced_and_the_others_stay() -> None:
