@@ -111,11 +111,11 @@ class Configuration:
         path = parse_path(table) if table else ()
         name = name or type_.__name__
         prefix = self._prefix(type_, path) if prefix is None else prefix
-        for each in self._engine.handles:
+        for each in self._engine.handles.all:
             if each.made_of(type_, name, path, prefix, strict):
                 return each
         handle = Settings(self, type_, name=name, table=path, prefix=prefix, strict=strict)
-        self._engine.handles.append(handle)
+        self._engine.handles.all.append(handle)
         return handle
 
     def bootstrap(self, type_: type[T], *, table: str = "", prefix: str = "") -> T:

@@ -9,18 +9,17 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from chassis.config._errors import ConfigUnavailable, every, is_temporary, raise_all
+from chassis.config._errors import every, is_temporary, raise_all
 from chassis.config._events import (
-    ConfigChanged,
     ConfigRejected,
     ConfigSourceLost,
     ConfigSourceRestored,
-    ConfigUnknown,
 )
+from chassis.config._handles import Handles
 from chassis.config._layers import Layer, Path
-from chassis.config._machine import Documents, Reload, SourceState, SourceStatus
-from chassis.config._prepare import Inputs, Prepared, Wanted, guard_remote, prepare
-from chassis.config._settings import Settings, View
+from chassis.config._machine import Reload, SourceState, SourceStatus
+from chassis.config._prepare import Inputs, Wanted, guard_remote, prepare
+from chassis.config._settings import Settings
 from chassis.config._sources import (
     Absent,
     FileSource,
@@ -32,7 +31,7 @@ from chassis.config._sources import (
     parse_assignments,
 )
 from chassis.core.clock import monotonic
-from chassis.core.contracts import Secrets, Subscription
+from chassis.core.contracts import Secrets
 from chassis.core.errors import ConfigError
 from chassis.core.events import events
 
@@ -62,11 +61,11 @@ class Engine:
     ) -> None:
         self.file = file
         self.sources: list[Source] = [file]
-        self.handles: list[Settings[Any]] = []
         self._file_required = file_required
         self._environment = environment
         self.arguments = arguments
-        self.secrets = secrets
+        self._secrets = secrets
+        self.handles = Handles(secrets, self._inputs, self._secret_changed)
         self.secrets_dir = secrets_dir
         self._prepare = prepare
         self._local_only = local_only
@@ -86,7 +85,6 @@ class Engine:
         self._turn = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._answered: dict[str, asyncio.Event] = {}
-        self._followed: dict[str, Subscription] = {}
         self._wait_until = 0.0
         self.running = False
 
@@ -101,7 +99,7 @@ class Engine:
                 remedy="see that it is reachable, or do not require it",
             )
         errors = self._errors_of_unused()
-        for handle in () if errors else self.handles:
+        for handle in () if errors else self.handles.all:
             try:
                 await self._bind(handle)
             except ConfigError as error:
@@ -168,10 +166,10 @@ class Engine:
             environment=self._variables,
             secret_files=self._secret_files,
             arguments=self._assigned,
-            owned=frozenset([OWN_TABLE, *(each._table[0] for each in self.handles if each._table)]),
+            owned=frozenset([OWN_TABLE, *(each._table[0] for each in self.handles.all if each._table)]),
             known=self._known,
-            prefixes=frozenset(each._prefix for each in self.handles),
-            secrets=self.secrets,
+            prefixes=frozenset(each._prefix for each in self.handles.all),
+            secrets=self._secrets,
         )
 
     def _list_secrets(self) -> dict[str, str]:
@@ -232,10 +230,10 @@ class Engine:
         for name, document in self._machine.retries():
             source = next(each for each in self.sources if each.name == name)
             await self._offer(source, document)
-        for handle in self.handles:
+        for handle in self.handles.all:
             if handle._pending is not None:
                 with contextlib.suppress(ConfigError):
-                    await self._fill(handle)
+                    await self.handles.fill(handle, self._machine.accepted)
 
     async def _take(self, source: Source, reading: Reading) -> None:
         """One answer of one source."""
@@ -268,7 +266,7 @@ class Engine:
         failure: ConfigError | None = None
         for documents in self._machine.candidates(name, document):
             try:
-                prepared = await self._prepare_all(documents)
+                prepared = await self.handles.prepare(documents)
             except ConfigError as error:
                 failure = error
                 continue
@@ -279,7 +277,7 @@ class Engine:
                 ).state is SourceState.REJECTED and not self._machine.rejects(each.name):
                     self._ready(each.name)
             self._ready(name)
-            self._commit(prepared)
+            self.handles.commit(prepared)
             return
         if failure is None:
             if not self._machine.rejects(name):
@@ -291,83 +289,16 @@ class Engine:
     async def _refresh(self, why: str) -> None:
         """Prepare all settings anew from the same documents: a secret changed."""
         try:
-            prepared = await self._prepare_all(self._machine.accepted)
+            prepared = await self.handles.prepare(self._machine.accepted)
         except ConfigError as error:
             _emit_rejected(why, error)
         else:
-            self._commit(prepared)
-
-    async def _prepare_all(self, documents: Documents) -> list[tuple[Settings[Any], Prepared]]:
-        """All settings in use, made of ``documents``: all of them, or the errors of all."""
-        found: list[tuple[Settings[Any], Prepared]] = []
-        errors: list[ConfigError] = []
-        for handle in self.handles:
-            view = handle._view
-            if view is None:
-                continue
-            try:
-                prepared = await prepare(self._wanted(handle), self._inputs(), documents)
-                _run_checks(handle, prepared)
-            except ConfigError as error:
-                errors.extend(every(error))
-            else:
-                found.append((handle, prepared))
-        raise_all(errors)
-        return found
+            self.handles.commit(prepared)
 
     async def _bind(self, handle: Settings[Any]) -> None:
         async with self._turn:
             if handle._view is None:
-                await self._fill(handle)
-
-    async def _fill(self, handle: Settings[Any]) -> None:
-        """Give a handle its first settings."""
-        try:
-            prepared = await prepare(self._wanted(handle), self._inputs(), self._machine.accepted)
-            _run_checks(handle, prepared)
-        except ConfigError as error:
-            first = every(error)[0]
-            handle._pending = first if isinstance(first, ConfigUnavailable) else None
-            raise
-        handle._view = View(prepared.value, prepared.merged, 0, prepared.references)
-        handle._pending = None
-        self._follow()
-        for each in prepared.unknown:
-            events.emit(ConfigUnknown(subject=each.name, suggestion=each.suggestion or ""))
-
-    def _commit(self, prepared: list[tuple[Settings[Any], Prepared]]) -> None:
-        """Put new settings into use, all at once, and then tell of them."""
-        told: list[tuple[Settings[Any], View[Any], View[Any]]] = []
-        for handle, each in prepared:
-            old = handle._view
-            if old is None or not handle._changed(old.value, each.value):
-                # The same values, perhaps from elsewhere: the object in use stays the one it is.
-                value, generation = (each.value, 0) if old is None else (old.value, old.generation)
-                handle._view = View(value, each.merged, generation, each.references)
-                continue
-            new = View(each.value, each.merged, old.generation + 1, each.references)
-            handle._view = new
-            told.append((handle, old, new))
-        self._follow()
-        for handle, old, new in told:
-            changed = handle._changed(old.value, new.value)
-            origins = tuple(handle.origin(path) for path in changed)
-            events.emit(
-                ConfigChanged(
-                    subject=handle._name, settings=changed, origins=origins, generation=new.generation
-                )
-            )
-            for subscriber in handle._subscribers:
-                subscriber.tell(old.value, new.value)
-
-    def _follow(self) -> None:
-        """Follow exactly the secrets that settings in use refer to."""
-        used = {each for handle in self.handles if handle._view for each in handle._view.references}
-        for reference in self._followed.keys() - used:
-            self._followed.pop(reference).close()
-        if self.secrets is not None:
-            for reference in used - self._followed.keys():
-                self._followed[reference] = self.secrets.subscribe(reference, self._secret_changed)
+                await self.handles.fill(handle, self._machine.accepted)
 
     def _secret_changed(self) -> None:
         self._spawn(self._after_rotation())
@@ -381,8 +312,7 @@ class Engine:
         for each in tasks:
             each.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for subscription in self._followed.values():
-            subscription.close()
+        self.handles.unfollow()
         self._reset()
 
     def describe(self) -> dict[str, Any]:
@@ -395,33 +325,15 @@ class Engine:
                 "detail": status.reason or status.state.value,
                 "bad": status.bad,
             }
-        settings = {}
-        for each in self.handles:
-            settings[each._name] = {
-                "loaded": each.loaded,
-                "generation": each.generation if each.loaded else None,
-                "bad": each._pending is not None,
-                "detail": str(each._pending or ("in use" if each.loaded else "not read yet")),
-            }
-        return {"sources": sources, "settings": settings}
+        return {"sources": sources, "settings": self.handles.describe()}
 
     def after_fork(self) -> None:
         self._reset()
-        for handle in self.handles:
-            handle._after_fork()
+        self.handles.after_fork()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._tasks = [each for each in self._tasks if not each.done()]
         self._tasks.append(asyncio.get_running_loop().create_task(coroutine))
-
-    def _wanted(self, handle: Settings[Any]) -> Wanted:
-        return Wanted(
-            type_=handle._type,
-            table=handle._table,
-            prefix=handle._prefix,
-            hint=handle._hint,
-            strict=handle._strict,
-        )
 
     def _set_status(self, name: str, status: SourceStatus) -> None:
         before = self._machine.set_status(name, status)
@@ -443,26 +355,6 @@ class Engine:
         self._errors[name] = error
         self._set_status(name, SourceStatus(SourceState.REJECTED, str(error)))
         _emit_rejected(name, error)
-
-
-def _run_checks(handle: Settings[Any], prepared: Prepared) -> None:
-    """Let the handle's checks look at settings that are not in use yet, and at where they came from."""
-    handle._judged = prepared.merged
-    try:
-        for check in handle._checks:
-            _run_check(check, prepared.value)
-    finally:
-        handle._judged = None
-
-
-def _run_check(check: Callable[[Any], Any], value: Any) -> None:
-    try:
-        check(value)
-    except ConfigError:
-        raise
-    except Exception as error:
-        name = getattr(check, "__qualname__", type(check).__name__)
-        raise ConfigError(f"the check {name} raised {type(error).__name__}") from error
 
 
 def _emit_rejected(source: str, error: ConfigError) -> None:
