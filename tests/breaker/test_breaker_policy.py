@@ -685,7 +685,7 @@ def test_successes_are_exact_under_threads(make: Any) -> None:
 def test_trap_32_calls_run_in_parallel(make: Any) -> None:
     """Four threads are inside at once: no lock is held across a call."""
     together = threading.Barrier(4)
-    call = make()(lambda: together.wait(10))
+    call = make()(lambda: together.wait(3))
     assert sorted(in_threads(4, call)) == [0, 1, 2, 3]
 
 

@@ -516,6 +516,14 @@ def test_trap_30_decorated_functions_look_as_before(policy: Policy, function: Ca
     assert is_async_callable(decorated) == is_async_callable(function)
 
 
+@pytest.mark.parametrize("policy", [Gate(), Twice(), Pipeline(Gate())], ids=["gate", "wrapper", "pipeline"])
+@pytest.mark.parametrize("thing", [property(lambda self: 1), None, "text"])
+def test_what_cannot_be_called_is_no_function_to_decorate(policy: Policy, thing: Any) -> None:
+    """A property decorated from above would else silently become a method."""
+    with pytest.raises(TypeError, match="below @property"):
+        policy(thing)
+
+
 def test_is_async_callable_sees_through_partials_and_objects() -> None:
     """Async is told from the function that runs in the end."""
     assert is_async_callable(fetch)

@@ -63,6 +63,8 @@ class Policy(ABC):
         """Decorate a plain, async, generator or async generator function, or a class or static method.
 
         A plain function whose result turns out to be awaitable is guarded until it was awaited.
+
+        :raises TypeError: it is something that cannot be called, such as a property.
         """
         return cast(F, _decorate(function, self))
 
@@ -298,6 +300,11 @@ class _GotAwaitable(BaseException):
 def _decorate(function: Any, policy: Policy) -> Any:
     if isinstance(function, classmethod | staticmethod):
         return type(function)(_decorate(function.__func__, policy))
+    if not callable(function):
+        raise TypeError(
+            f"{function!r} cannot be called, so it cannot be guarded; write {type(policy).__name__}(...) right "
+            "above the function, below @property and its like"
+        )
     inner = innermost(function)
     if inspect.isasyncgenfunction(inner):
         return guard_async_generator(function, policy)
