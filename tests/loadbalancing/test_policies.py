@@ -255,6 +255,12 @@ def test_the_weighted_turn_of_an_unfit_candidate_goes_to_the_others_by_weight() 
     assert counts[2] == pytest.approx(1000, rel=0.03)
 
 
+def test_one_that_comes_late_does_not_take_the_turns_it_has_missed() -> None:
+    balancer, three = policy("weighted"), endpoints(3)
+    chosen(balancer, three[:2], 1000)
+    assert set(chosen(balancer, three, 300).values()) == {100}
+
+
 def test_weights_that_change_count_from_the_next_turn_on() -> None:
     candidates = endpoints(2)
     balancer = policy("weighted")
@@ -286,6 +292,36 @@ def test_of_two_drawn_the_one_with_fewer_calls_in_flight_is_chosen() -> None:
     candidates = endpoints(2)
     candidates[0].in_flight = 3
     assert chosen(LeastRequest(draw=random.Random(1).random), candidates, 50) == {1: 50}
+
+
+@pytest.mark.parametrize("name", ["least_request", "peak_ewma"])
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_any_two_may_be_drawn_and_the_better_of_them_is_chosen(name: str, size: int) -> None:
+    """Never one twice; of equal ones the one drawn first."""
+    for first, second in itertools.permutations(range(size), 2):
+        candidates = endpoints(size)
+        for each in candidates:
+            each.in_flight = 5
+            each.latency.observe(0.1, 0.0)
+        # As the second is drawn among the others.
+        draws = [(first + 0.5) / size, (second - (second > first) + 0.5) / (size - 1)]
+        balancer: Any = {"least_request": LeastRequest, "peak_ewma": PeakEwma}[name](
+            draw=iter(draws * 2).__next__
+        )
+        assert choose(balancer, candidates) is candidates[first]
+        candidates[second].in_flight = 0
+        assert choose(balancer, candidates, now=1.0) is candidates[second]
+
+
+@pytest.mark.parametrize("kind", [LeastRequest, PeakEwma])
+def test_where_all_are_drawn_the_best_of_the_fit_is_chosen(kind: Any) -> None:
+    candidates = endpoints(3)
+    for number, each in enumerate(candidates):
+        each.in_flight = number
+        each.latency.observe(0.1, 0.0)
+    balancer = kind(choices=3, draw=random.Random(1).random)
+    assert chosen(balancer, candidates, 50) == {0: 50}
+    assert chosen(balancer, candidates, 50, lambda each: each is not candidates[0]) == {1: 50}
 
 
 def test_calls_in_flight_count_for_the_weight() -> None:
