@@ -43,7 +43,7 @@ async def carts_of(*users: str) -> None:
     print()
 
 
-async def main(services: dict) -> None:
+async def main(services: dict[str, list[dict[str, str]]]) -> None:
     listed = [instance for instances in services.values() for instance in instances]
     instances = {each["id"]: Instance(each["id"], each["url"]) for each in listed}
     async with chassis:

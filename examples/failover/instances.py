@@ -15,7 +15,7 @@ class Instance(ThreadingHTTPServer):
 
     def __init__(self, name: str, url: str) -> None:
         parts = urlsplit(url)
-        super().__init__((parts.hostname, parts.port), _Answers)
+        super().__init__((parts.hostname or "", parts.port or 0), _Answers)
         self.name = name
         self.delay = 0.0
         self.connections: list[socket.socket] = []

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     *(
@@ -50,3 +52,17 @@ def test_every_code_block_of_these_pages_runs(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("checker", [["mypy", "--strict", "--cache-dir=cache"], ["pyright"]])
+def test_the_code_of_the_readme_is_typed(checker: list[str], tmp_path: Path) -> None:
+    """Who pastes it into a project that is checked strictly has nothing to add."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    (tmp_path / "readme.py").write_text("\n".join(blocks))
+    (tmp_path / "pyrightconfig.json").write_text("{}")
+    (tmp_path / "mypy.ini").write_text("[mypy]\n")
+    where = ["--pythonpath", sys.executable] if checker == ["pyright"] else []
+    command = [sys.executable, "-m", *checker, *where, "readme.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
