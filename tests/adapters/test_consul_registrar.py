@@ -19,6 +19,7 @@ from chassis.adapters.consul import (
     ConsulRegistrarOptions,
     ConsulRegistration,
 )
+from chassis.adapters.consul._definition import definition
 from chassis.background import background
 from chassis.core import ConfigError, Event, Registration, Status, events
 from chassis.discovery import (
@@ -64,6 +65,8 @@ class Scripted:
             end = time.monotonic() + 2
             while asked.query.get("index") == str(self.index) and time.monotonic() < end:
                 time.sleep(0.005)
+            # Read before what it stands for: else a change in between would be missed by who waits on it.
+            index = self.index
             held = [] if self.hidden else list(self.known.values())
             entries = [
                 {
@@ -76,7 +79,7 @@ class Scripted:
                 }
                 for each in held
             ]
-            return Answer(json.dumps(entries), headers={"X-Consul-Index": str(self.index)})
+            return Answer(json.dumps(entries), headers={"X-Consul-Index": str(index)})
         if self.override is not None:
             return self.override
         if asked.path == "/v1/agent/services":
@@ -177,13 +180,15 @@ async def test_it_registers_with_everything_consul_can_know_and_beats_at_once(re
         "Tags": ["blue"],
         "Meta": {"version": "2", "scheme": "https", "zone": "z1"},
         "Weights": {"Passing": 3, "Warning": 1},
-        "Check": {
-            "CheckID": "service:catalog:127.0.0.1:8080",
-            "Name": "heartbeat",
-            "TTL": "9000ms",
-            "DeregisterCriticalServiceAfter": "600000ms",
-            "Status": "warning",
-        },
+        "Checks": [
+            {
+                "CheckID": "service:catalog:127.0.0.1:8080",
+                "Name": "heartbeat",
+                "TTL": "9000ms",
+                "DeregisterCriticalServiceAfter": "600000ms",
+                "Status": "warning",
+            }
+        ],
     }
     assert beats(server) == [{"Status": "warning", "Output": "so so"}]
     assert [each.subject for each in register.of(RegistrationConfirmed)] == [what.id]
@@ -210,7 +215,7 @@ async def test_a_readiness_check_that_raises_makes_it_critical_and_ends_no_heart
         await register(server.url, registration(readiness=fail), ttl=0.3)
         await eventually(lambda: len(beats(server)) > 2, what="heartbeats")
         assert {each["Status"] for each in beats(server)} == {"critical"}
-        assert registers(server)[0]["Check"]["Status"] == "critical"
+        assert registers(server)[0]["Checks"][0]["Status"] == "critical"
 
 
 @pytest.mark.parametrize(
@@ -505,13 +510,68 @@ async def test_case_37_what_consul_would_refuse_or_wrongly_accept_is_refused_her
     assert caught.value.remedy
 
 
-@pytest.mark.parametrize("options", [{"ttl": 0}, {"deregister_after": "10m"}, {"deregister_after": 59}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ttl": 0},
+        {"deregister_after": "10m"},
+        {"deregister_after": 59},
+        {"http_check": "readyz"},
+        {"http_check_interval": 0},
+        {"http_check_timeout": -1},
+    ],
+)
 async def test_options_are_checked(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         ConsulRegistrarOptions(**options)
 
 
+async def test_the_agent_can_be_told_to_ask_the_instance_too() -> None:
+    """Beside the heartbeat, and at the address that callers use."""
+    what = Registration(service="a", id="a:1", host="fd00::1", port=8443, scheme="https")
+    plain = definition(what, ConsulRegistrarOptions(), check_id="service:a:1")
+    assert [each["Name"] for each in plain["Checks"]] == ["heartbeat"]
+    options = ConsulRegistrarOptions(http_check="/readyz", http_check_interval=3, http_check_timeout=0.5)
+    heartbeat, http = definition(what, options, check_id="service:a:1")["Checks"]
+    assert heartbeat == plain["Checks"][0]
+    assert http == {
+        "CheckID": "service:a:1:http",
+        "Name": "http",
+        "HTTP": "https://[fd00::1]:8443/readyz",
+        "Interval": "3000ms",
+        "Timeout": "500ms",
+        "DeregisterCriticalServiceAfter": "600000ms",
+        "Status": "passing",
+    }
+
+
 # a real agent
+
+
+async def test_an_instance_that_beats_and_does_not_answer_is_critical_to_a_real_agent(
+    consul_server: ConsulServer,
+) -> None:
+    statuses = {"/readyz": 200}
+    with ScriptedAgent(lambda asked: Answer(status=statuses[asked.path])) as instance:
+        what = registration("asked", port=int(instance.url.rpartition(":")[2]))
+        async with ConsulAPI(ConsulOptions(url=consul_server.url)) as api:
+            options = ConsulRegistrarOptions(http_check="/readyz", http_check_interval=1.0)
+            handle = await ConsulRegistrar(api, options).register(what)
+
+            async def stands(http: str) -> bool:
+                (entry,) = (await api.health("asked")).value
+                checks = {each["Name"]: each["Status"] for each in entry["Checks"]}
+                return (checks["heartbeat"], checks["http"]) == ("passing", http)
+
+            try:
+                await eventually(lambda: handle.confirmed)
+                await eventually(lambda: instance.asked, what="the agent's question")
+                statuses["/readyz"] = 503
+                await eventually(lambda: stands("critical"), what="the check to fail")
+                statuses["/readyz"] = 200
+                await eventually(lambda: stands("passing"), what="the check to pass")
+            finally:
+                await handle.deregister()
 
 
 async def found(api: ConsulAPI, service: str) -> list[tuple[str, str]]:

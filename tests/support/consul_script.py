@@ -56,7 +56,9 @@ class Place:
             time.sleep(0.005)
         if self.override is not None:
             return self.override
-        return Answer(json.dumps(self.entries), headers={"X-Consul-Index": str(self.index), **self.headers})
+        # Read before what it stands for: else a change in between would be missed by who waits on it.
+        index = self.index
+        return Answer(json.dumps(self.entries), headers={"X-Consul-Index": str(index), **self.headers})
 
 
 class Agent(Place):

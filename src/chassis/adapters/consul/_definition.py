@@ -28,6 +28,24 @@ def definition(
         meta.setdefault("scheme", registration.scheme)
     if registration.zone:
         meta.setdefault("zone", registration.zone)
+    for_each = {
+        "DeregisterCriticalServiceAfter": duration(options.deregister_after),
+        # Without it a new instance is critical until its first heartbeat.
+        "Status": check_status(status),
+    }
+    checks = [{"CheckID": check_id, "Name": "heartbeat", "TTL": duration(options.ttl), **for_each}]
+    if options.http_check:
+        host = f"[{registration.host}]" if ":" in registration.host else registration.host
+        checks.append(
+            {
+                "CheckID": f"{check_id}:http",
+                "Name": "http",
+                "HTTP": f"{registration.scheme}://{host}:{registration.port}{options.http_check}",
+                "Interval": duration(options.http_check_interval),
+                "Timeout": duration(options.http_check_timeout),
+                **for_each,
+            }
+        )
     return {
         "ID": registration.id,
         "Name": registration.service,
@@ -36,14 +54,7 @@ def definition(
         "Tags": list(registration.tags),
         "Meta": meta,
         "Weights": {"Passing": registration.weight, "Warning": 1},
-        "Check": {
-            "CheckID": check_id,
-            "Name": "heartbeat",
-            "TTL": duration(options.ttl),
-            "DeregisterCriticalServiceAfter": duration(options.deregister_after),
-            # Without it a new instance is critical until its first heartbeat.
-            "Status": check_status(status),
-        },
+        "Checks": checks,
     }
 
 
