@@ -233,6 +233,37 @@ def test_what_a_blank_registry_leaves_out_for_longer_than_the_grace_is_gone() ->
     assert kinds(step) == [DiscoveryRecovered, InstancesChanged]
 
 
+def test_what_is_kept_beside_an_answer_is_judged_with_it() -> None:
+    known = machine()
+    restored = known.restored([instance("a", Status.CRITICAL), B], fetched_at=-5.0, now=0.0).snapshot
+    known.disturbed(now=1.0)
+    step = known.answered([replace(B, status=Status.CRITICAL)], now=2.0, woke=False)
+    assert (step.snapshot.reason, step.snapshot.source) == (Reason.NO_PASSING, Source.LIVE)
+    assert step.snapshot.fetched_at == restored.fetched_at
+    assert step.events[0] == DiscoveryStale(
+        subject="catalog", at=2.0, source="live", instances=2, error="the answer lacks instances"
+    )
+
+
+def test_an_emptiness_between_answers_that_lack_instances_is_held_as_ever() -> None:
+    known = machine()
+    known.answered([A, B], now=0.0, woke=False)
+    known.disturbed(now=1.0)
+    known.answered([], now=1.0, woke=False)
+    known.answered([A], now=2.0, woke=False)
+    step = known.answered([], now=3.0, woke=False)
+    assert (step.snapshot.instances, kinds(step)) == ((A, B), [EmptyAnswerHeld])
+    assert known.answered([], now=122.0, woke=False).snapshot.instances == (A, B)
+    assert known.answered([], now=123.0, woke=False).snapshot.instances == ()
+
+
+def test_what_an_earlier_watch_knew_is_not_doubted_from_the_start() -> None:
+    left = machine().answered([A], now=0.0, woke=False).snapshot
+    known = machine(known=left)
+    known.answered([], now=1.0, woke=False)
+    assert known.answered([], now=2.0, woke=False).snapshot.instances == (A,)
+
+
 def test_what_is_back_at_another_address_is_not_kept_at_the_old_one() -> None:
     known = machine()
     known.answered([A, B], now=0.0, woke=False)
@@ -482,11 +513,11 @@ def test_case_15_what_was_written_down_is_used_while_the_source_is_silent() -> N
 
 def test_what_was_written_down_is_worth_nothing_once_the_source_has_spoken() -> None:
     known = machine()
-    known.answered([], now=0.0, woke=False)
-    step = known.restored([A], fetched_at=0.0, now=1.0)
-    assert (step.changed, step.snapshot.instances, step.events) == (False, (), ())
-    nothing = machine().restored([], fetched_at=0.0, now=1.0)
-    assert (nothing.changed, nothing.snapshot.reason) == (False, Reason.NOT_ASKED_YET)
+    empty = known.answered([], now=0.0, woke=False).snapshot
+    assert known.restored([A], fetched_at=0.0, now=1.0) == Step(snapshot=empty, changed=False)
+    assert known.restored([], fetched_at=0.0, now=1.0) == Step(snapshot=empty, changed=False)
+    nothing = Snapshot(service="catalog", fetched_at=1.0, reason=Reason.NOT_ASKED_YET)
+    assert machine().restored([], fetched_at=0.0, now=1.0) == Step(snapshot=nothing, changed=False)
 
 
 def test_a_restored_snapshot_without_a_passing_instance_says_so() -> None:

@@ -229,6 +229,14 @@ def test_case_5b_drift_does_not_renew_twice_within_ten_seconds() -> None:
     assert registration._register_at == 169.5
 
 
+def test_a_renewal_because_of_drift_makes_those_for_absence_no_rarer() -> None:
+    registration = confirmed()
+    registration.drifted("another Port", now=160.0)
+    registration.registered(now=161.0)
+    registration.absent(now=172.0)
+    assert registration._register_at <= 173.0
+
+
 def test_maintenance_is_told_at_once_and_again_after_each_registration() -> None:
     registration = confirmed()
     registration.maintain("migrating", now=101.0)
