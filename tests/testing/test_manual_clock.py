@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+import tenacity
 import trio
 
-from chassis import CircuitBreaker, ConfigError
+from chassis import (
+    CircuitBreaker,
+    ConfigError,
+    DeadlineExceeded,
+    Rejected,
+    bulkhead,
+    hedge,
+    rate_limit,
+    retry,
+    timeout,
+)
 from chassis.retries import Retry
-from chassis.testing import ManualClock, ScriptedDependency, assert_state
+from chassis.testing import Delay, Hang, ManualClock, ScriptedDependency, assert_state
 from tests.support.waiting import wait_until
 
 
@@ -140,3 +152,92 @@ def test_it_refuses_what_is_no_time(seconds: Any) -> None:
         with pytest.raises(ConfigError):
             use(seconds)
     assert clock() == 1_000.0
+
+
+# ── an event loop that goes by it ────────────────────────────────────────────────────────────────
+
+
+def test_a_hedge_goes_by_the_loops_time(chassis_clock: ManualClock) -> None:
+    """Its delay and what the dependency takes lie on one line: whichever is due first happens first."""
+    search = ScriptedDependency(Delay(30.0, then="slow"), Delay(1.0, then="quick"), clock=chassis_clock)
+    find = hedge(idempotent=True, delay=5.0, extra_load=1.0, clock=chassis_clock)(search.call_async)
+    began = chassis_clock()
+    assert chassis_clock.run(find()) == "quick"
+    assert chassis_clock() - began == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize("limit", ["bulkhead", "rate limit"])
+def test_a_place_in_a_queue_goes_by_the_loops_time(limit: str, chassis_clock: ManualClock) -> None:
+    """One waits its turn, the other as long as it may and no longer."""
+    policy = (
+        bulkhead("reports", limit=1, queue=5, wait=100.0, clock=chassis_clock, register=False)
+        if limit == "bulkhead"
+        else rate_limit("reports", rate=1, per=80.0, wait=100.0, clock=chassis_clock, register=False)
+    )
+    render = policy(ScriptedDependency(Delay(80.0), repeat=True, clock=chassis_clock).call_async)
+
+    async def main() -> list[float]:
+        began, ends = chassis_clock(), list[float]()
+
+        async def one() -> None:
+            try:
+                await render()
+            finally:
+                ends.append(chassis_clock() - began)
+
+        answers = await asyncio.gather(*(one() for _ in range(3)), return_exceptions=True)
+        assert [isinstance(each, Rejected) for each in answers] == [False, False, True]
+        return sorted(ends)
+
+    expected = [80.0, 100.0, 160.0] if limit == "bulkhead" else [0.0, 80.0, 160.0]
+    assert chassis_clock.run(main()) == pytest.approx(expected)
+
+
+def test_timeouts_cancel_by_the_loops_time(chassis_clock: ManualClock) -> None:
+    """Decorated and as a block, each call at its own."""
+    never = ScriptedDependency(Hang(), repeat=True, clock=chassis_clock)
+    ask = timeout(100.0)(never.call_async)
+
+    async def block() -> None:
+        async with timeout(250.0):
+            await never.call_async()
+
+    async def ends(call: Callable[[], Awaitable[Any]], after: float) -> float:
+        began = chassis_clock()
+        await asyncio.sleep(after)
+        with pytest.raises(DeadlineExceeded):
+            await call()
+        return chassis_clock() - began
+
+    async def main() -> list[float]:
+        return list(await asyncio.gather(ends(ask, 0.0), ends(ask, 70.0), ends(block, 0.0)))
+
+    assert chassis_clock.run(main()) == pytest.approx([100.0, 170.0, 250.0], abs=0.5)
+
+
+def test_pauses_of_a_retry_go_by_the_loops_time(chassis_clock: ManualClock) -> None:
+    """Also where nothing but the clock is given: others are due meanwhile."""
+    flaky = ScriptedDependency(ConnectionError, ConnectionError, "answer", clock=chassis_clock)
+    ask = retry(wait=tenacity.wait_fixed(30.0), clock=chassis_clock)(flaky.call_async)
+
+    began, between = chassis_clock(), list[float]()
+
+    async def main() -> Any:
+        asyncio.get_running_loop().call_later(45.0, lambda: between.append(chassis_clock()))
+        return await ask()
+
+    assert chassis_clock.run(main()) == "answer"
+    assert between == [pytest.approx(began + 45.0)]
+    assert [call.at - flaky.calls[0].at for call in flaky.calls] == pytest.approx([0.0, 30.0, 60.0])
+
+
+def test_one_loop_at_a_time(chassis_clock: ManualClock) -> None:
+    async def main() -> None:
+        nested = asyncio.sleep(1)
+        with pytest.raises(RuntimeError):
+            chassis_clock.run(nested)
+        nested.close()
+        await chassis_clock.sleep_async(5.0)
+
+    chassis_clock.run(main())
+    assert chassis_clock.slept == [5.0]

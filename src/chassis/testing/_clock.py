@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from chassis.core.options import check_seconds
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False, slots=True)
@@ -35,6 +38,7 @@ class ManualClock:
         self._auto_advance = auto_advance
         self._lock = threading.Lock()
         self._sleepers: list[_Sleeper] = []
+        self._runs = False
 
     def __call__(self) -> float:
         """What it shows, in seconds."""
@@ -63,6 +67,29 @@ class ManualClock:
         for sleeper in sorted(due, key=lambda each: each.due):
             sleeper.wake()
 
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run ``main`` as ``asyncio.run`` does, in an event loop whose time is this clock's.
+
+        When all its tasks wait, the clock goes on to what the first of them waits for, and no time is
+        spent. That holds for whatever waits by the loop: pauses, places in a queue, a hedge's delay,
+        timeouts. It is for tasks that wait for time and for each other. While they wait for a thread or
+        a socket the clock goes on as well.
+
+        :raises RuntimeError: it runs one already, or another event loop runs in this thread.
+        """
+        import asyncio
+
+        from chassis.testing._manual_loop import ManualLoop
+
+        if self._runs:
+            raise RuntimeError("this clock runs an event loop already: await what is to run in it")
+        with asyncio.Runner(loop_factory=lambda: ManualLoop(self)) as runner:
+            self._runs = True
+            try:
+                return runner.run(main)
+            finally:
+                self._runs = False
+
     def sleep(self, seconds: float) -> None:
         """Sleep in this thread, as ``time.sleep`` does."""
         self._fall_asleep(seconds)
@@ -79,6 +106,9 @@ class ManualClock:
         import anyio.lowlevel
 
         self._fall_asleep(seconds)
+        if self._runs:
+            await anyio.sleep(seconds)  # by the loop's time, so that others may be due before
+            return
         if self._auto_advance or seconds <= 0:
             self.advance(max(seconds, 0))
             await anyio.lowlevel.checkpoint()

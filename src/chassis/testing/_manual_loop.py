@@ -1,0 +1,40 @@
+"""An asyncio event loop that goes by a manual clock."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chassis.testing._clock import ManualClock
+
+
+class ManualLoop(asyncio.SelectorEventLoop):
+    """Its time is the clock's, and where it would wait for a time, the clock goes on to it at once."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._manual = clock
+        super().__init__(_Jumping(clock))
+
+    def time(self) -> float:
+        """What the clock shows."""
+        return self._manual()
+
+    monotonic = time
+    """Asked by what would go by the system's clock elsewhere."""
+
+
+class _Jumping(selectors.DefaultSelector):
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready or timeout == 0:
+            return ready
+        if timeout is None:
+            return super().select(None)  # no task waits for a time, so for a thread or a signal
+        self._clock.advance(max(0.0, timeout))
+        return []
