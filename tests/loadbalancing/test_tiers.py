@@ -28,7 +28,7 @@ def zone(name: str, size: int, healthy: int | None = None, **more: object) -> li
     ]
 
 
-def shares(balanced: Balanced, calls: int = 20_000, **filters: object) -> dict[str, float]:
+def shares(balanced: Balanced, calls: int = 8_000, **filters: object) -> dict[str, float]:
     """What part of the calls each zone (the first letter of an id) takes."""
     counts: Counter[str] = Counter()
     for name, count in balanced.calls(calls, **filters).items():
