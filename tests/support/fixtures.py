@@ -37,6 +37,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    # What is imported at the end looks for who holds what: Hypothesis warns, wrongly, of what is out of sight.
+    gc.unfreeze()
+
+
 def require(find: Callable[[], Path]) -> Path:
     """What ``find`` gives; the test is skipped, or fails, where it cannot be had."""
     try:
