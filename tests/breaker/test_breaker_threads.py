@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -124,7 +125,7 @@ def test_refusal_that_a_reset_overtook_tells_the_time_it_saw(make: Any, clock: C
 
 
 def test_any_turmoil_leaves_a_sound_breaker(make: Any, clock: Clock, bus: EventBus) -> None:
-    """Calls, cancellations, resets, orders and a racing clock in eight threads; then it works as ever.
+    """Calls, cancellations, resets, orders, options and a racing clock in eight threads; then it works as ever.
 
     Never are more probes in flight than allowed, and the events of its transitions make a path.
     """
@@ -154,6 +155,8 @@ def test_any_turmoil_leaves_a_sound_breaker(make: Any, clock: Clock, bus: EventB
                 draw.choice([breaker.force_open, breaker.disable, breaker.metrics_only, breaker.reset])()
             if what > 0.985:
                 breaker.reset()
+            if 0.96 < what < 0.97:
+                breaker.reconfigure(replace(breaker.options, window_calls=draw.choice([None, 20, 30])))
             probes = len(breaker._machine.probes)
             if probes > 2:
                 too_many.append(probes)
