@@ -21,6 +21,7 @@ NEXT_OF_SOURCE = {
     "unreachable": "until it can be read the settings read last hold",
 }
 """The same of a source of settings."""
+_NEXT_OF_CHECK = {"consul": "see to the agent; until it answers, what it told last goes on"}
 _OPEN = ("open", "half_open", "forced_open")
 _HELD_OPEN = 'settings or an operator hold it open: see the policy "{}"'
 _AGAIN = "it is tried again by itself: see {} log for why it failed"
@@ -63,12 +64,14 @@ async def diagnose_running(url: str, token: str, services: tuple[str, ...]) -> R
         return report
     report.subject = f"As {told.get('service')} at {url} finds it ({told['status']}, {told.get('state')}):"
     _checks(report, told)
-    _registration(report, told.get("registration"))
-    _configuration(report, told.get("configuration") or {})
+    # What follows from a registry that is down is worth no line of its own.
+    down = told["checks"].get("consul", {}).get("status", "pass") != "pass"
+    _registration(report, told.get("registration"), down=down)
+    _configuration(report, told.get("configuration") or {}, down=down)
     policies = told.get("policies") or {}
     for name, each in sorted((told.get("discovery") or {}).items()):
         if not services or name in services:
-            _service(report, name, each, policies)
+            _service(report, name, each, policies, down=down)
     if not services:
         _breakers(report, policies)
     for name in services:
@@ -86,7 +89,7 @@ def _checks(report: Report, told: Mapping[str, Any]) -> None:
         report.systems.append(System(name=name, state="ok" if well else "trouble", detail=note))
         if not well and name != "configuration":  # its sources say more
             said = f"the check says {check['status']}{f': {note}' if note else ''}"
-            report.find(name, said, "see the service's log for the check's error")
+            report.find(name, said, _NEXT_OF_CHECK.get(name, "see the service's log for the check's error"))
     lag = told.get("loop_lag_ms") or 0
     if lag >= 1000:
         report.find(
@@ -94,7 +97,7 @@ def _checks(report: Report, told: Mapping[str, Any]) -> None:
         )
 
 
-def _registration(report: Report, told: Mapping[str, Any] | None) -> None:
+def _registration(report: Report, told: Mapping[str, Any] | None, *, down: bool) -> None:
     if told is None:
         report.systems.append(System(name="registration", state="off", detail="it is registered nowhere"))
         return
@@ -104,7 +107,7 @@ def _registration(report: Report, told: Mapping[str, Any] | None) -> None:
     detail = f"{told.get('id')}, {heartbeat}"
     state = "ok" if told.get("confirmed") else "trouble"
     report.systems.append(System(name="registration", state=state, detail=detail))
-    if not told.get("confirmed"):
+    if not told.get("confirmed") and not down:
         report.find(
             "registration",
             str(told.get("trouble") or "not confirmed yet"),
@@ -127,16 +130,19 @@ def _registration(report: Report, told: Mapping[str, Any] | None) -> None:
         )
 
 
-def _configuration(report: Report, told: Mapping[str, Any]) -> None:
+def _configuration(report: Report, told: Mapping[str, Any], *, down: bool) -> None:
     for name, each in (told.get("sources") or {}).items():
-        if each["bad"]:
+        follows = down and name.startswith("consul ") and each["state"] == "unreachable"
+        if each["bad"] and not follows:
             report.find(name, str(each["detail"]), NEXT_OF_SOURCE.get(each["state"], ""))
     for name, each in (told.get("settings") or {}).items():
         if each["bad"]:
             report.find(f"settings {name}", str(each["detail"]), "until then those read last hold")
 
 
-def _service(report: Report, name: str, told: Mapping[str, Any], policies: Mapping[str, Any]) -> None:
+def _service(
+    report: Report, name: str, told: Mapping[str, Any], policies: Mapping[str, Any], *, down: bool
+) -> None:
     """A service it calls: discovery's view, with the breakers and ejections of its own calls."""
     balancing = policies.get(f"client:{name}/balancing") or {}
     breakers = (policies.get(f"client:{name}/breaker") or {}).get("instances") or {}
@@ -156,7 +162,7 @@ def _service(report: Report, name: str, told: Mapping[str, Any], policies: Mappi
     report.services.append(Service(name=name, told={**told, **more}))
     if not instances:
         report.find(name, str(told.get("reason")), f"run chassis doctor --service {name} for the next step")
-    elif told.get("freshness") in ("stale", "expired"):
+    elif told.get("freshness") in ("stale", "expired") and not down:
         error = told.get("error") or "its source does not answer"
         report.find(name, f"what is known is {told['freshness']}: {error}", "see to its source")
     for each in instances:
@@ -185,13 +191,14 @@ def _instance(
             if state == "forced_open"
             else _AGAIN.format("the instance's")
         )
-    ejected_for = standing.get("ejected_for")
+    ejected_for, share = standing.get("ejected_for"), standing.get("share", 1.0)
     if ejected_for is not None:
         problems.append("is passed over, since it fails more than its peers")
         steps.append("it is tried again by itself: compare its log with a peer's")
     return {
         **told,
-        "share": f"{standing['share']:.0%}" if "share" in standing else None,
+        "tier": standing.get("tier") or None,
+        "warming": f"{share:.0%} of its traffic" if share < 1 else None,
         "breaker": state,
         "ejected": None if ejected_for is None else f"for {ejected_for:.0f} s more",
         "problems": problems,

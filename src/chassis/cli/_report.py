@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 _COLUMNS = (
-    "id", "url", "status", "zone", "datacenter", "weight", "priority", "share", "connects", "breaker", "ejected"
+    "id", "url", "status", "zone", "datacenter", "weight", "priority", "tier", "warming", "connects", "breaker", "ejected"
 )  # fmt: skip
 
 

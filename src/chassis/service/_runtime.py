@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from chassis.core import (
 from chassis.core.forks import tell_after_fork
 from chassis.core.options import Seconds, check_seconds
 from chassis.discovery import CompositeDiscovery, FileDiscovery, StaticDiscovery, parse_urls
-from chassis.health import Health, State
+from chassis.health import Health, State, Unhealthy
 from chassis.secrets import FileSecrets, SecretStore
 from chassis.server import Address, LoopWatch, ServerOptions
 from chassis.service._breaker_gauge import register_breaker_gauge
@@ -363,23 +363,28 @@ class Runtime:
     def _add_checks(self) -> None:
         """Whether what the service goes by is still told. Not critical: what is known goes on being used."""
 
-        def bad_sources() -> dict[str, bool]:
-            """Each source in trouble, and whether that is Consul's."""
-            return {
-                name: name.startswith("consul ") and each["state"] == "unreachable"
+        def troubles(*, of_consul: bool) -> list[str]:
+            """The details of the sources in trouble that Consul does not answer for, or of all others."""
+            return [
+                each["detail"]
                 for name, each in self.configuration.describe()["sources"].items()
                 if each["bad"]
-            }
+                and of_consul is (name.startswith("consul ") and each["state"] == "unreachable")
+            ]
 
         # Coroutines, since they are run at once, and a plain function only when its thread has started.
-        async def configuration_is_taken() -> bool:
-            return all(bad_sources().values())
+        async def configuration_is_taken() -> None:
+            for trouble in troubles(of_consul=False):
+                raise Unhealthy(trouble)
 
-        async def consul_answers() -> bool:
-            registered = self._registration is None or self._registration.registered.confirmed
-            return registered and not any(bad_sources().values())
+        async def consul_answers() -> None:
+            registered = self._registration
+            if registered is not None and not registered.registered.confirmed:
+                raise Unhealthy(registered.registered.describe().get("trouble") or "not registered yet")
+            for trouble in troubles(of_consul=True):
+                raise Unhealthy(trouble)
 
-        checks = {"configuration": configuration_is_taken}
+        checks: dict[str, Callable[[], Awaitable[None]]] = {"configuration": configuration_is_taken}
         if self._consul is not None:
             checks["consul"] = consul_answers
         for name, function in checks.items():
