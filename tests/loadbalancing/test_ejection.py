@@ -275,6 +275,22 @@ def test_case_28_no_more_than_the_cap_are_ejected() -> None:
     assert len(balanced.calls(700)) == 7
 
 
+def test_case_28_the_cap_holds_within_one_comparison_too() -> None:
+    """Several stand out in the same moment: as many of them go as there are places."""
+    balanced = Balanced(*named(10), ejection_cap=0.2, ejection_deviations=None)
+    for number in range(4, 10):
+        balanced.call_at(f"{number:04}", Outcome.SUCCESS, 40)
+    for number in range(4):
+        balanced.call_at(f"{number:04}", Outcome.FAILURE, 19)
+    balanced.call_at("0000", Outcome.IGNORED)
+    balanced.clock.advance(2.0)
+    for number in range(4):
+        # None is judged before its twentieth call, and all of them have it at once.
+        balanced.endpoint(f"{number:04}").recent.record(balanced.clock.now, marked=True)
+    balanced.call_at("0000", Outcome.FAILURE)
+    assert len(balanced.names(EndpointEjected)) == 2
+
+
 def test_case_28_when_all_fail_nobody_is_ejected_and_all_are_called() -> None:
     balanced = Balanced(*named(4))
     for _ in range(400):

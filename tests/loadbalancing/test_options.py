@@ -154,6 +154,50 @@ def test_a_description_says_how_each_instance_stands() -> None:
     assert [each["tier"] for each in balanced.set.describe()["instances"].values()] == [0, 1]
 
 
+def test_turns_go_on_when_options_change_that_no_turn_depends_on() -> None:
+    balanced = Balanced(*named(50))
+    last = balanced.call()
+    for options in ({"panic": "off"}, {"panic": "off", "ejection_cap": 0.2}, {"slow_start": 5.0}):
+        balanced.set.reconfigure(BalancingOptions(**options))
+        following = balanced.call()
+        assert int(following) == (int(last) + 1) % 50
+        last = following
+    assert sum(each["successes"] for each in balanced.set.describe()["instances"].values()) == 4
+
+
+def test_case_40_a_forked_child_is_a_client_of_its_own() -> None:
+    """The parent's calls are not its own; its turns and its subset are others; a probe may be made anew."""
+    balanced = Balanced(*named(50), subset=5)
+    before = set(balanced.calls(50))
+    held = [balanced.pick() for _ in range(3)]
+    balanced.clock.advance(1.0)
+    balanced.set.after_fork_in_child()
+    assert {each.in_flight for each in balanced.set.endpoints()} == {0}
+    balanced.clock.advance(1.0)
+    assert set(balanced.calls(50)) != before
+    for pick in held:
+        pick.settle(Outcome.FAILURE)
+    assert {each.in_flight for each in balanced.set.endpoints()} == {0}
+    assert {each.failures for each in balanced.set.endpoints()} == {0}
+
+
+def test_case_40_what_a_parent_probes_its_child_probes_too() -> None:
+    balanced = Balanced(*named(4))
+    for name in ("0000", "0002", "0003"):
+        balanced.call_at(name, Outcome.SUCCESS, 40)
+    balanced.call_at("0001", Outcome.FAILURE, 40)
+    assert balanced.endpoint("0001").ejection.active
+    balanced.clock.advance(6.5)
+    while balanced.endpoint("0001").in_flight == 0:
+        balanced.pick()
+    balanced.clock.advance(1.0)
+    assert "0001" not in balanced.calls(8)
+    balanced.set.after_fork_in_child()
+    balanced.clock.advance(0.1)
+    assert "0001" in balanced.calls(8)
+    assert not balanced.endpoint("0001").ejection.active
+
+
 def test_two_instances_of_one_id_are_both_described() -> None:
     balanced = Balanced(instance("a", port=80), instance("a", port=81))
     described = balanced.set.describe()["instances"]
