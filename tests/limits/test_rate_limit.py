@@ -834,6 +834,8 @@ def test_registers_by_name_and_tells_refusals() -> None:
         ("wait", True),
         ("max_keys", 0),
         ("rate", 10**400),
+        ("rate", 2 * 10**9),  # a second: that limits nothing
+        ("burst", 10**13),
         ("burst", 10**400),
         ("per", 1e-310),
     ],

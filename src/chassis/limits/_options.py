@@ -79,8 +79,8 @@ class RateLimitOptions:
         if self.rate > self.per * _MOST_PER_SECOND:
             raise ConfigError(
                 f"{self.rate!r} calls in {self.per!r} s limit nothing",
-                setting="per",
-                remedy=f"give a rate of at most {_MOST_PER_SECOND} a second",
+                setting="rate",
+                remedy=f"give at most {_MOST_PER_SECOND} a second",
             )
         check_seconds("wait", self.wait, zero=True)
         check_count("max_keys", self.max_keys)
