@@ -105,9 +105,13 @@ def test_a_timeout_while_the_loop_was_held_up_leaves_the_breaker_alone(module: A
 
 
 def test_a_timeout_that_was_waited_for_counts(module: Any, serve: Serve) -> None:
-    state, told = timing_out(module, serve, 0.0)
+    """Where the machine was so busy that the loop was held up all the same, that is told, and not counted."""
+    for _ in range(5):
+        state, told = timing_out(module, serve, 0.0)
+        assert (state is BreakerState.CLOSED) == bool(told)
+        if not told:
+            break
     assert state is BreakerState.OPEN
-    assert told == []
 
 
 class LatePool:
@@ -133,5 +137,5 @@ def test_a_thread_that_notices_its_timeout_late_says_so(late: float) -> None:
     attempt = Attempt(LatePool(late), request, 0.1, timeouts)  # type: ignore[arg-type]  # as far as it is asked
     with pytest.raises(LatePool.http.module.ReadTimeout):
         attempt.perform_sync()
-    assert late <= attempt.late < late + 0.08
+    assert late <= attempt.late < late + 0.18
     assert own_lag(attempt.given, late=attempt.late, lost=attempt.lost) is (late > 0) or late == 0

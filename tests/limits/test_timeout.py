@@ -541,8 +541,8 @@ def run_under(event_loop: str, main: Callable[[], Coroutine[Any, Any, Any]]) -> 
     ("callers", "own", "judged"),
     [
         pytest.param(-1.0, 10.0, Outcome.IGNORED, id="nothing-was-begun"),
-        pytest.param(0.03, 10.0, Outcome.IGNORED, id="an-impatient-caller"),
-        pytest.param(0.03, 0.05, Outcome.FAILURE, id="more-than-half-of-its-time"),
+        pytest.param(0.15, 10.0, Outcome.IGNORED, id="an-impatient-caller"),
+        pytest.param(0.15, 0.16, Outcome.FAILURE, id="more-than-half-of-its-time"),
         pytest.param(10.0, 0.03, Outcome.FAILURE, id="all-of-its-time"),
     ],
 )
