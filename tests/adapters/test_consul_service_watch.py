@@ -282,7 +282,14 @@ async def test_an_emptiness_that_callers_doubt_is_believed_at_its_next_confirmat
         agent.set(index=5)
         await eventually(lambda: watching.of(EmptyAnswerHeld), what="the empty answer to be held")
         assert watching.described["empty_answer_held"]
-        await eventually(lambda: server.asked[-1].query.get("index") == "5", what="the next query")
+        agent.patience = 0.3
+
+        def waits() -> list[str]:
+            return [each.query["wait"] for each in server.asked if each.query.get("index") == "5"]
+
+        await eventually(lambda: len(waits()) == 2, what="the next queries")
+        # The second would wait longer than the first if nothing were held back.
+        assert waits() == ["1000ms", "1000ms"]
         watching.subscription.doubt()
         told = await watching.until_ids()
         assert told.reason is Reason.NOT_REGISTERED
