@@ -19,6 +19,7 @@ The edits are made in copies of the tree, one per worker; the tree itself is nev
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import itertools
 import json
@@ -46,6 +47,10 @@ HANG = 20  # seconds a test may take once the code is broken
 LIMIT = 120  # and the run around it
 NOT_THE_COPY, NO_ANSWER = 70, 71
 OUTCOMES, PRINTED = ".outcomes.json", ".printed"
+WIDELY_USED = (
+    "pytest hypothesis anyio trio httpx2 httpx pydantic pydantic_settings fastapi click loguru"
+    " jwt.algorithms prometheus_client opentelemetry.sdk.trace dns.asyncresolver"
+).split()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,9 +139,10 @@ def serve() -> None:
     Everything but our own code and tests is imported once, here: that is most of a run's time.
     """
     plugins = [entry.module for entry in entry_points(group="pytest11")]
-    for name in ["pytest", "httpx2", "pydantic", "hypothesis", *plugins]:
+    for name in [*WIDELY_USED, *plugins]:
         if not name.startswith("chassis"):
             importlib.import_module(name)
+    gc.freeze()
     for line in sys.stdin:
         order = json.loads(line)
         pid = os.fork()
@@ -282,7 +288,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Break each promise in a copy and see its test fail.")
     parser.add_argument("components", nargs="*", help="names of tests/sabotage/*.toml; all by default")
     parser.add_argument("-k", default="", metavar="WORD", help="only entries whose name has the word")
-    parser.add_argument("-j", type=int, default=1 + (os.cpu_count() or 1), metavar="N", help="workers")
+    parser.add_argument("-j", type=int, default=2 * (os.cpu_count() or 1), metavar="N", help="workers")
     chosen = parser.parse_args()
     entries = [
         entry
