@@ -18,6 +18,8 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["tests", "lint", "types"]
 nox.options.error_on_missing_interpreters = False
 os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
+# Or each of the hundreds of processes the tests start would compile everything anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 GROUPS = nox.project.dependency_groups
 PYPROJECT = nox.project.load_toml("pyproject.toml")
