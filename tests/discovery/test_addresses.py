@@ -55,8 +55,9 @@ def test_an_address_that_cannot_be_used_is_named_with_setting_and_remedy(text: s
     assert caught.value.origin == "environment CHASSIS_SERVICES__CATALOG"
 
 
-def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
+@pytest.mark.parametrize("credential", ["me:hunter2", "hunter2"])
+def test_a_credential_in_an_address_is_refused_and_not_repeated(credential: str) -> None:
     with pytest.raises(ConfigError, match="user name or password") as caught:
-        parse_urls("catalog", "http://me:hunter2@a:1", setting="urls")
+        parse_urls("catalog", f"http://{credential}@a:1", setting="urls")
     assert "hunter2" not in str(caught.value)
     assert caught.value.setting == "urls"
