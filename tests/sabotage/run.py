@@ -47,10 +47,23 @@ HANG = 20  # seconds a test may take once the code is broken
 LIMIT = 120  # and the run around it
 NOT_THE_COPY, NO_ANSWER = 70, 71
 OUTCOMES, PRINTED = ".outcomes.json", ".printed"
-WIDELY_USED = (
-    "pytest hypothesis anyio trio httpx2 httpx pydantic pydantic_settings fastapi click loguru"
-    " jwt.algorithms prometheus_client opentelemetry.sdk.trace dns.asyncresolver"
-).split()
+WIDELY_USED = [
+    "pytest",
+    "hypothesis",
+    "anyio",
+    "trio",
+    "httpx2",
+    "httpx",
+    "pydantic",
+    "pydantic_settings",
+    "fastapi",
+    "click",
+    "loguru",
+    "jwt.algorithms",
+    "prometheus_client",
+    "opentelemetry.sdk.trace",
+    "dns.asyncresolver",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
