@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -83,3 +85,31 @@ async def test_a_service_that_cannot_start_leaves_telemetry_to_who_starts_next(
     async with service("next"):
         CircuitBreaker("two-next").force_open()
     assert '"service":"next"' in capsys.readouterr().err
+
+
+FORKED = """
+import asyncio, os
+from chassis import Chassis, CircuitBreaker
+
+chassis, breaker = Chassis("shop", environment={}), CircuitBreaker("told-in-a-child")
+
+async def in_child():
+    async with chassis:
+        breaker.force_open()
+
+asyncio.run(chassis.start())
+child = os.fork()
+if child == 0:
+    asyncio.run(in_child())
+    os._exit(0)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_service_forked_after_its_start_starts_anew_and_tells_events_once() -> None:
+    """What the parent had begun came along; the child takes it back before it begins its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count('"message":"breaker.forced_open"') == 1

@@ -253,6 +253,7 @@ class Runtime:
         if self._started:
             return
         self._started = True
+        self._take_back()  # in a forked child, what the parent had begun
         await background.run(self._prepare, name="settings")
         await self.configuration.start()
         required = () if self._bootstrap is None else self._bootstrap.required
@@ -326,8 +327,7 @@ class Runtime:
         self.health.state = State.STOPPED
         if self._checking is not None:
             self._checking.cancel()
-        while self._undo:
-            self._undo.pop()()
+        self._take_back()
         self.upstreams.close()
         if self._consul_discovery is not None:
             await background.run(self._consul_discovery.aclose, name="discovery")
@@ -346,6 +346,10 @@ class Runtime:
                 await asyncio.to_thread(telemetry.leave, self._telemetry, flush)
             self._telemetry = None
         self._started = False
+
+    def _take_back(self) -> None:
+        while self._undo:
+            self._undo.pop()()
 
     def _where_required(self) -> str | None:
         return self._options.origin("required") if self._options.loaded else None
