@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chassis.client._closing import SlotBody
 from chassis.client._effects import Discard, Race
 from chassis.client._module import http_module
 
@@ -87,7 +88,7 @@ async def test_case_38_a_caller_that_leaves_a_race_leaves_no_answer_open(good: b
 async def test_case_38_a_body_of_a_fragile_pool_is_closed_though_its_reader_is_cancelled() -> None:
     """Its connection would be busy for good, though nobody used it."""
     stream, slots = Answer(), asyncio.Semaphore(0)
-    body = http_module("httpx").slot_body(stream, slots)
+    body = http_module("httpx").stream_class(SlotBody)(stream, slots)
     reader = asyncio.create_task(body.aclose())
     await asyncio.sleep(0.005)
     reader.cancel()

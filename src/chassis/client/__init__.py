@@ -6,7 +6,7 @@ make ordinary httpx clients over them.
 """
 
 from chassis.client._events import NoInstanceReachable, NotHedged, OwnLag, RetryBudgetExhausted
-from chassis.client._line import CallInfo
+from chassis.client._info import CallInfo
 from chassis.client._module import HTTPModuleName, edge_error
 from chassis.client._options import ClientOptions
 from chassis.client._policies import BalancingPolicy, BreakerFamily, BudgetPolicy

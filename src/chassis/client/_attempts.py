@@ -7,6 +7,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from chassis.client._attempt import Try
+from chassis.client._body import Upload
 from chassis.client._effects import Discard, Ended, Line, Pause, Race
 from chassis.client._instance import Admitted, InstanceState, admit, is_ready, lets_all_in, soonest
 from chassis.client._judge import BadAnswer, judge_error, judge_status, told_to_wait
@@ -27,7 +28,7 @@ from chassis.loadbalancing import Endpoint
 from chassis.retries import HedgeOptions
 
 if TYPE_CHECKING:
-    from chassis.client._line import CallInfo
+    from chassis.client._info import CallInfo
     from chassis.client._upstream import Upstream
 
 # An attempt whose time the deadline has cut below this share of its normal timeout says nothing
@@ -89,7 +90,7 @@ class Attempts:
         asked = (request.extensions.get("timeout") or {}).get("read")
         self._normal_timeout: float = options.timeout if asked is None else asked
         self._replay = replayable(request, http)
-        self._body = request.stream if self._replay else http.upload(request.stream)
+        self._body = request.stream if self._replay else http.stream_class(Upload)(request.stream)
         self._resend = self._replay and idempotent(request)
         key = said(request).get("key")
         if key is None and options.hash_header:

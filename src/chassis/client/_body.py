@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from chassis.client._effects import in_background
 from chassis.client._ending import Ending
 from chassis.core import Deadline, DeadlineExceeded, Outcome, classify_error
 
 if TYPE_CHECKING:
-    from chassis.client._line import CallInfo
+    from chassis.client._info import CallInfo
     from chassis.client._module import HTTPModule
 
 
@@ -67,7 +66,7 @@ class _Body:
         self._ending.close(self._outcome)
 
 
-class AsyncBodyMixin(_Body):
+class AsyncBody(_Body):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             if self._deadline is None:
@@ -103,7 +102,7 @@ class AsyncBodyMixin(_Body):
         self._closed()
 
 
-class SyncBodyMixin(_Body):
+class SyncBody(_Body):
     def __iter__(self) -> Iterator[bytes]:
         try:
             chunks = iter(self._stream)
@@ -143,31 +142,7 @@ class SyncBodyMixin(_Body):
         self._closed()
 
 
-class SlotBodyMixin:
-    """A transport's body that gives a connection's slot back when it is closed."""
-
-    def __init__(self, stream: Any, slots: asyncio.Semaphore) -> None:
-        self._stream = stream
-        self._slots: asyncio.Semaphore | None = slots
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._stream:
-            yield chunk
-
-    async def aclose(self) -> None:
-        # Such a pool loses a connection for ever when its closing is cancelled.
-        await asyncio.shield(in_background(self._close()))
-
-    async def _close(self) -> None:
-        try:
-            await self._stream.aclose()
-        finally:
-            slots, self._slots = self._slots, None
-            if slots is not None:
-                slots.release()
-
-
-class UploadMixin:
+class Upload:
     """A request's body that can be read once, and tells whether it was begun.
 
     Until then it can still be sent to another instance.

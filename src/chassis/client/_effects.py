@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+from chassis.client._closing import SlotBody, in_background
 from chassis.client._lag import running_loops_lag
 from chassis.client._pool import InstancePool
 from chassis.client._timeouts import PhaseTimeouts
@@ -89,7 +90,7 @@ class Attempt:
         except BaseException:
             slots.release()
             raise
-        response.stream = self.pool.http.slot_body(response.stream, slots)
+        response.stream = self.pool.http.stream_class(SlotBody)(response.stream, slots)
         return response
 
     def perform_sync(self) -> Any:
@@ -118,18 +119,6 @@ async def _finish_even_if_cancelled(sending: Any) -> Any:
     finally:
         # An error's traceback holds this frame, and the task holds the error.
         del task
-
-
-_closing: set[asyncio.Task[None]] = set()
-"""Strong references: the loop keeps only weak ones to its tasks."""
-
-
-def in_background(closing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Close an answer, whatever becomes of the caller meanwhile."""
-    task = asyncio.get_running_loop().create_task(closing)
-    _closing.add(task)
-    task.add_done_callback(_closing.discard)
-    return task
 
 
 async def _close(response: Any) -> None:

@@ -13,17 +13,17 @@ line is walked back (:class:`chassis.client._ending.Ending`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from chassis.client._attempts import Answered, Attempts
+from chassis.client._body import AsyncBody, SyncBody
 from chassis.client._effects import Await, Enter, Line
 from chassis.client._ending import Ending
+from chassis.client._info import CallInfo
 from chassis.client._module import HTTPModule
 from chassis.core import (
     Deadline,
     DeadlineExceeded,
-    Instance,
     Outcome,
     classify_error,
     current_deadline,
@@ -33,22 +33,6 @@ from chassis.tracing import begin_client_span
 
 if TYPE_CHECKING:
     from chassis.client._upstream import Upstream
-
-
-@dataclass(slots=True)
-class CallInfo:
-    """How a call went; in ``response.extensions["chassis"]``.
-
-    :param service: the service asked.
-    :param instance: the instance that gave this answer, or whose attempt ended in an error last.
-    :param attempts: how many attempts were made, the last one included.
-    :param hedged: whether a slow attempt got another one beside it.
-    """
-
-    service: str
-    instance: Instance | None = None
-    attempts: int = 0
-    hedged: bool = False
 
 
 def call_line(upstream: Upstream, request: Any, http: HTTPModule, *, hedging: bool) -> Line[Any]:
@@ -130,7 +114,7 @@ def _answer(
     # After the headers an idle timeout between chunks holds in place of the attempt's.
     attempt.timeouts["read"] = idle_timeout
     asynchronous = isinstance(response.stream, http.module.AsyncByteStream)
-    body = http.async_body if asynchronous else http.sync_body
+    body = http.stream_class(AsyncBody if asynchronous else SyncBody)
     response.stream = body(
         response.stream,
         http,

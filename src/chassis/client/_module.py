@@ -22,7 +22,7 @@ from chassis.core import (
 )
 
 if TYPE_CHECKING:
-    from chassis.client._line import CallInfo
+    from chassis.client._info import CallInfo
 
 HTTPModuleName: TypeAlias = Literal["httpx2", "httpx"]
 ErrorT = TypeVar("ErrorT", bound=BaseException)
@@ -63,6 +63,7 @@ class HTTPModule:
         # httpx 0.28 keeps a connection for ever when a request is cancelled, or its wait for a
         # connection times out, at the wrong moment (encode/httpcore issue 1093).
         self.pool_is_fragile = name == "httpx"
+        self._streams: dict[type[Any], type[Any]] = {}
         self._merged: dict[tuple[type[BaseException], ...], type[BaseException]] = {}
 
     def edge_error(self, error: ErrorT, request: Any, info: CallInfo | None = None) -> ErrorT:
@@ -123,33 +124,17 @@ class HTTPModule:
             return "unreachable"
         return "late" if isinstance(error, self.module.TimeoutException) else "broken"
 
-    @functools.cached_property
-    def async_body(self) -> type[Any]:
-        """The async body class: this module asserts that a stream is of its own base class."""
-        from chassis.client._body import AsyncBodyMixin
-
-        return type("AsyncBody", (AsyncBodyMixin, self.module.AsyncByteStream), {})
-
-    @functools.cached_property
-    def slot_body(self) -> type[Any]:
-        """The body class that holds one of a fragile pool's connections."""
-        from chassis.client._body import SlotBodyMixin
-
-        return type("SlotBody", (SlotBodyMixin, self.module.AsyncByteStream), {})
-
-    @functools.cached_property
-    def upload(self) -> type[Any]:
-        """The class of a request's body that can be read once, for both colours."""
-        from chassis.client._body import UploadMixin
-
-        return type("Upload", (UploadMixin, self.module.AsyncByteStream, self.module.SyncByteStream), {})
-
-    @functools.cached_property
-    def sync_body(self) -> type[Any]:
-        """The sync body class."""
-        from chassis.client._body import SyncBodyMixin
-
-        return type("SyncBody", (SyncBodyMixin, self.module.SyncByteStream), {})
+    def stream_class(self, ours: type[Any]) -> type[Any]:
+        """``ours``, which iterates over bytes, as a stream of this module: it asserts its own base classes."""
+        made = self._streams.get(ours)
+        if made is None:
+            bases = [ours]
+            if hasattr(ours, "__aiter__"):
+                bases.append(self.module.AsyncByteStream)
+            if hasattr(ours, "__iter__"):
+                bases.append(self.module.SyncByteStream)
+            made = self._streams.setdefault(ours, type(ours.__name__, tuple(bases), {}))
+        return made
 
 
 @functools.cache
