@@ -99,6 +99,7 @@ def test_what_is_observed(winner: int, others: tuple[int, ...], observed: float 
 
 REAL, OTHER = OSError("real"), OSError("other")
 REFUSED, AGAIN = Rejected("refused"), Rejected("again")
+ALL_REFUSED = ExceptionGroup("tasks", [Rejected("one"), Rejected("another")])
 
 
 @pytest.mark.parametrize(
@@ -109,6 +110,7 @@ REFUSED, AGAIN = Rejected("refused"), Rejected("again")
         ([REAL, OTHER], OTHER),
         ([REFUSED, AGAIN], AGAIN),
         ([REFUSED, REAL, AGAIN], REAL),
+        ([REAL, ALL_REFUSED], REAL),
     ],
 )
 def test_last_real_error_surfaces(errors: list[Exception], surfaces: Exception) -> None:

@@ -20,7 +20,7 @@ import trio
 from chassis.core.deadline import Deadline, deadline_scope
 from chassis.core.errors import CircuitOpen, ConfigError, Rejected
 from chassis.core.events import Event, EventBus
-from chassis.core.outcomes import Outcome
+from chassis.core.outcomes import Outcome, classify_error
 from chassis.core.registry import policies
 from chassis.retries import (
     BudgetOptions,
@@ -215,6 +215,14 @@ async def test_trap_45_no_reference_cycle(make: Any, kind: str) -> None:
         gc.enable()
 
 
+def test_group_of_refusals_after_a_real_error_is_a_refusal(make: Any) -> None:
+    """Tasks that were all refused tell less than the attempt that was not."""
+    real = ConnectionError("refused")
+    with pytest.raises(ConnectionError) as caught:
+        make()(Flaky(real, ExceptionGroup("tasks", [CircuitOpen("a"), CircuitOpen("b")])))()
+    assert caught.value is real
+
+
 def test_refusal_after_a_real_error_surfaces_the_real_one(make: Any) -> None:
     """A breaker that opened because of the first attempt does not hide what the first attempt met."""
     real = ConnectionError("refused")
@@ -322,8 +330,6 @@ async def test_what_holds_for_a_decorated_function_holds_for_run(make: Any, naps
     [
         (None, OSError(), 2),
         (None, Rejected("full"), 1),
-        (None, ExceptionGroup("several", [OSError()]), 2),
-        (None, ExceptionGroup("several", [Rejected("full")]), 1),
         (KeyError, KeyError(), 2),
         (KeyError, OSError(), 1),
         ((KeyError, OSError), FileNotFoundError(), 2),
@@ -352,6 +358,85 @@ def test_on_says_which_errors(make: Any, on: Any, error: Exception, calls: int) 
     else:
         assert make(on=on)(flaky)() == "answer"
     assert flaky.calls == calls
+
+
+def not_found_is_the_callers(result: Any, error: BaseException | None) -> Outcome:
+    if isinstance(error, KeyError):
+        return Outcome.IGNORED
+    return Outcome.SUCCESS if isinstance(error, LookupError) else classify_error(result, error)
+
+
+@pytest.mark.parametrize("classify", [classify_error, not_found_is_the_callers], ids=["default", "its own"])
+@pytest.mark.parametrize(
+    ("members", "calls"),
+    [
+        ([OSError()], 2),
+        ([Rejected("full")], 1),
+        ([Rejected("full"), ExceptionGroup("inner", [OSError()])], 2),
+        ([KeyError()], {classify_error: 2, not_found_is_the_callers: 1}),
+        ([KeyError(), LookupError(), Rejected("full")], {classify_error: 2, not_found_is_the_callers: 1}),
+        ([KeyError(), LookupError(), ExceptionGroup("inner", [OSError()])], 2),
+    ],
+    ids=["a-failure", "refused", "refused-and-a-failure", "ignored", "ignored-and-good", "mixed"],
+)
+def test_trap_11_a_group_is_tried_again_if_one_of_its_members_would_be(
+    make: Any, classify: Any, members: list[Exception], calls: Any
+) -> None:
+    """By the classifier there is, which need not know of task groups; the caller gets the group itself."""
+    calls = calls if isinstance(calls, int) else calls[classify]
+    group = ExceptionGroup("tasks", members)
+    policy = make(classify=classify, retries=1)
+    for run in (policy.run_sync, lambda flaky: policy(flaky)()):
+        flaky = Flaky(group, group)
+        with pytest.raises(ExceptionGroup) as caught:
+            run(flaky)
+        assert caught.value is group
+        assert flaky.calls == calls
+
+
+@pytest.mark.parametrize(
+    ("on", "members", "calls"),
+    [
+        (OSError, [OSError()], 1),
+        (ExceptionGroup, [OSError()], 2),
+        (Exception, [OSError(), KeyError()], 2),
+        (Exception, [Rejected("full")], 1),
+        (Exception, [Rejected("full"), ExceptionGroup("inner", [CircuitOpen("b")])], 1),
+        (Exception, [Rejected("full"), OSError()], 2),
+        ((Exception, CircuitOpen), [CircuitOpen("b")], 2),
+        ((Exception, CircuitOpen), [CircuitOpen("b"), Rejected("full")], 1),
+        (lambda error: error.subgroup(OSError) is not None, [OSError(), KeyError()], 2),
+    ],
+)
+def test_on_is_asked_of_a_group_as_except_is(
+    make: Any, on: Any, members: list[Exception], calls: int
+) -> None:
+    """``on=OSError`` says nothing of what else is in a group; of refusals alone, it is a refusal."""
+    flaky = Flaky(ExceptionGroup("tasks", members))
+    if calls == 1:
+        with pytest.raises(ExceptionGroup):
+            make(on=on)(flaky)()
+    else:
+        assert make(on=on)(flaky)() == "answer"
+    assert flaky.calls == calls
+
+
+def test_tenacity_is_asked_of_a_group_as_it_is(make: Any) -> None:
+    """Its predicates see what was raised, whatever a classifier says of the members."""
+    seen: list[BaseException] = []
+    group = ExceptionGroup("tasks", [Rejected("full")])
+    asked = tenacity.retry_if_exception(lambda error: not seen.append(error))
+    assert make(retry=asked)(Flaky(group))() == "answer"
+    assert seen == [group]
+
+
+@pytest.mark.asyncio
+async def test_trap_43_a_group_with_a_cancellation_in_it_is_never_tried_again(make: Any) -> None:
+    """It is no ``Exception``: somebody wants an end, whatever else has failed meanwhile."""
+    flaky = Flaky(BaseExceptionGroup("tasks", [OSError(), asyncio.CancelledError()]))
+    with pytest.raises(BaseExceptionGroup):
+        await make(on=lambda _: True)(flaky.later)()
+    assert flaky.calls == 1
 
 
 @pytest.mark.asyncio

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from chassis.core.deadline import current_deadline
-from chassis.core.errors import Rejected
+from chassis.retries._refusals import is_refusal
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -106,7 +106,7 @@ class Attempts:
 
         A refusal (a breaker that opened meanwhile, say) is less than the real failure before it.
         """
-        refused = isinstance(error, Rejected)
+        refused = is_refusal(error)
         if refused and self._met:
             return
         self._met = not refused

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from chassis.core.errors import Rejected
 from chassis.core.outcomes import Classifier, Outcome
 from chassis.retries._budget import RetryBudget
 from chassis.retries._hedge_machine import HedgeMachine
+from chassis.retries._refusals import is_refusal
 
 
 class Ended(NamedTuple):
@@ -90,7 +90,7 @@ class HedgedCall:
                 # Overtaken, it has taken at least this long.
                 self._machine.observe(now - self._began, now)
             return True
-        refused = isinstance(error, Rejected)
+        refused = is_refusal(error)
         if not refused or not self._met:
             self.result, self.error = result, error
         self._met = self._met or not refused

@@ -48,13 +48,15 @@ class Retry(Policy):
     :param name: given one, it is known to :data:`chassis.core.registry.policies` as ``retry:name``.
     :param on: the errors to try again: a type, a tuple of them, or a function of the error. Default:
         what ``classify`` calls a FAILURE, so no :class:`~chassis.core.errors.Rejected`: it is
-        tried again only where ``on`` names it, and then not before its ``retry_after``.
+        tried again only where ``on`` names it, and then not before its ``retry_after``. A group of
+        errors is asked after as a whole, as by ``except``.
     :param options: all options at once; the other keywords change single fields of it. Their
         meaning and defaults are those of :class:`RetryOptions`.
     :param stop: a tenacity stop object, in place of ``retries``.
     :param wait: a tenacity wait object, in place of ``wait_base`` and ``wait_max``.
     :param retry: a tenacity retry object, in place of ``on`` and ``classify``.
-    :param classify: judges results: one that is a FAILURE is tried again.
+    :param classify: judges results, and errors where there is neither ``on`` nor ``retry``, a group of
+        them by its members: what is a FAILURE is tried again.
     :param budget: shared with other callers of the same service; default: one of its own.
     :param clock: a monotonic clock.
     :param sleep: how a plain function waits.

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from chassis.core.errors import ConfigError, Rejected
 from chassis.core.functions import is_async_callable
-from chassis.core.outcomes import Classifier, Outcome, classify_error
+from chassis.core.outcomes import Classifier, Outcome, classify_error, judge_error
 from chassis.retries._backoff import Backoff
 from chassis.retries._options import RetryOptions
+from chassis.retries._refusals import is_refusal
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -82,13 +83,18 @@ class Strategy:
         """Whether this is a failure of a kind that may pass."""
         if self._retry is not None:
             return bool(self._retry(state)) if state is not None else False
-        if error is None or self._on is None:
-            return self._classify(result, error) is Outcome.FAILURE
+        if error is None:
+            return self._classify(result, None) is Outcome.FAILURE
+        if self._on is None:
+            return judge_error(self._classify, error) is Outcome.FAILURE
+        # ``on`` is asked of a group itself, as ``except`` is: that one of its errors is of a kind that
+        # passes does not say that it is harmless to do all of it twice.
         if not isinstance(self._on, tuple):
             return self._on(error)
+        if not isinstance(error, self._on):
+            return False
         # To wait for a refusal is a decision of its own: ``on=Exception`` does not take it.
-        asked = self._on_refusals if isinstance(error, Rejected) else self._on
-        return isinstance(error, asked)
+        return not is_refusal(error) or is_refusal(error, self._on_refusals)
 
     def pause(self, made: int, state: RetryCallState | None) -> float:
         """Seconds to wait after ``made`` attempts."""
