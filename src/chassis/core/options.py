@@ -1,4 +1,7 @@
-"""Checks for options: every bad value is refused at construction with field, value and remedy."""
+"""Options: every bad value is refused at construction with field, value and remedy.
+
+Policies take them as one object, or single ones as keywords.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,19 @@ class Unit:
 
 Seconds: TypeAlias = Annotated[float, Unit("seconds")]
 """A duration. In code a number of seconds; in settings also ``"200ms"``, ``"1.5s"``, ``"2m"``, ``"1h"``."""
+
+
+AS_IN_OPTIONS: Any = type("AsInOptions", (), {"__repr__": lambda _: "<as in options>"})()
+"""The default of a keyword that stands for one field of a policy's options: not given, the field stays as it is.
+
+So a signature tells which options there are, to ``help()`` as to a type checker, and their defaults are
+written once, in the options.
+"""
+
+
+def given_fields(**fields: Any) -> dict[str, Any]:
+    """Those of ``fields`` that were given: what :func:`dataclasses.replace` shall change."""
+    return {field: value for field, value in fields.items() if value is not AS_IN_OPTIONS}
 
 
 def _number(field: str, value: Any) -> float:

@@ -13,14 +13,13 @@ from chassis.core.errors import ConfigError, DeadlineExceeded
 from chassis.core.events import Event, EventBus, Level, events
 from chassis.core.forks import tell_after_fork
 from chassis.core.functions import is_awaitable
+from chassis.core.options import AS_IN_OPTIONS, given_fields
 from chassis.core.policies import Operation, Policy, Role
 from chassis.core.registry import policies
 from chassis.core.streams import Stream
 from chassis.fallbacks._options import FallbackOptions
 
 T = TypeVar("T")
-
-_GIVEN_BY_OPTIONS: Any = type("Default", (), {"__repr__": lambda _: "<as in options>"})()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,7 @@ class Fallback(Policy):
         *,
         on: type[Exception] | tuple[type[Exception], ...],
         name: str | None = None,
-        timeout: float | None = _GIVEN_BY_OPTIONS,
+        timeout: float | None = AS_IN_OPTIONS,
         options: FallbackOptions | None = None,
         bus: EventBus = events,
     ) -> None:
@@ -78,11 +77,12 @@ class Fallback(Policy):
                 setting="on",
                 remedy="give exception types; cancellation cannot be answered for",
             )
-        given: dict[str, Any] = {} if timeout is _GIVEN_BY_OPTIONS else {"timeout": timeout}
         self.name = name or "fallback"
         self._on = types
         self._bus = bus
-        self._defaults = self._options = replace(options or FallbackOptions(), **given)
+        self._defaults = self._options = replace(
+            options or FallbackOptions(), **given_fields(timeout=timeout)
+        )
         self._works = callable(replacement)
         self._replacement: Callable[[], Any] = replacement if self._works else _copies(replacement)
         self._lock = threading.Lock()

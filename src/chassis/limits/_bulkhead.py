@@ -12,6 +12,7 @@ from chassis.core.errors import BulkheadFull
 from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
 from chassis.core.functions import NEVER_AWAITABLE, is_awaitable
+from chassis.core.options import AS_IN_OPTIONS, given_fields
 from chassis.core.outcomes import Outcome, classify_error
 from chassis.core.policies import Admission, Permit, Role
 from chassis.core.registry import policies
@@ -19,8 +20,6 @@ from chassis.limits._events import BulkheadRejected
 from chassis.limits._machine import BulkheadMachine, Waiter
 from chassis.limits._options import BulkheadOptions, Order
 from chassis.limits._signals import ThreadSignal, async_signal
-
-_GIVEN_BY_OPTIONS: Any = type("Default", (), {"__repr__": lambda _: "<as in options>"})()
 
 
 class Bulkhead(Admission):
@@ -45,19 +44,16 @@ class Bulkhead(Admission):
         self,
         name: str,
         *,
-        limit: int = _GIVEN_BY_OPTIONS,
-        queue: int = _GIVEN_BY_OPTIONS,
-        wait: float = _GIVEN_BY_OPTIONS,
-        order: Order = _GIVEN_BY_OPTIONS,
+        limit: int = AS_IN_OPTIONS,
+        queue: int = AS_IN_OPTIONS,
+        wait: float = AS_IN_OPTIONS,
+        order: Order = AS_IN_OPTIONS,
         options: BulkheadOptions | None = None,
         clock: Clock = monotonic,
         register: bool = True,
         bus: EventBus = events,
     ) -> None:
-        fields = {"limit": limit, "queue": queue, "wait": wait, "order": order}
-        given: dict[str, Any] = {
-            field: value for field, value in fields.items() if value is not _GIVEN_BY_OPTIONS
-        }
+        given = given_fields(limit=limit, queue=queue, wait=wait, order=order)
         self.name = name
         self.classify = classify_error
         self._defaults = self._options = replace(options or BulkheadOptions(), **given)

@@ -11,6 +11,7 @@ from chassis.core.deadline import remaining
 from chassis.core.errors import ConfigError, RateLimited
 from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
+from chassis.core.options import AS_IN_OPTIONS, given_fields
 from chassis.core.outcomes import Outcome, classify_error
 from chassis.core.policies import Admission, Operation, Permit, Role
 from chassis.core.registry import policies
@@ -21,7 +22,6 @@ from chassis.limits._options import RateLimitOptions
 from chassis.limits._signals import ThreadSignal, async_signal
 
 T = TypeVar("T")
-_GIVEN_BY_OPTIONS: Any = type("Default", (), {"__repr__": lambda _: "<as in options>"})()
 
 
 class RateLimit(Admission):
@@ -48,21 +48,18 @@ class RateLimit(Admission):
         self,
         name: str,
         *,
-        rate: int = _GIVEN_BY_OPTIONS,
-        per: float = _GIVEN_BY_OPTIONS,
-        burst: int | None = _GIVEN_BY_OPTIONS,
-        wait: float = _GIVEN_BY_OPTIONS,
-        max_keys: int = _GIVEN_BY_OPTIONS,
+        rate: int = AS_IN_OPTIONS,
+        per: float = AS_IN_OPTIONS,
+        burst: int | None = AS_IN_OPTIONS,
+        wait: float = AS_IN_OPTIONS,
+        max_keys: int = AS_IN_OPTIONS,
         key: Callable[..., Hashable] | None = None,
         options: RateLimitOptions | None = None,
         clock: Clock = monotonic,
         register: bool = True,
         bus: EventBus = events,
     ) -> None:
-        fields = {"rate": rate, "per": per, "burst": burst, "wait": wait, "max_keys": max_keys}
-        given: dict[str, Any] = {
-            field: value for field, value in fields.items() if value is not _GIVEN_BY_OPTIONS
-        }
+        given = given_fields(rate=rate, per=per, burst=burst, wait=wait, max_keys=max_keys)
         if options is None and "rate" not in given:
             raise ConfigError(
                 "no rate is given",

@@ -11,6 +11,7 @@ from chassis.core.deadline import PASSED, remaining
 from chassis.core.errors import DeadlineExceeded, Overloaded
 from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
+from chassis.core.options import AS_IN_OPTIONS, given_fields
 from chassis.core.outcomes import Classifier, Outcome, classify_error
 from chassis.core.policies import Admission, Permit, Role
 from chassis.core.registry import policies
@@ -18,8 +19,6 @@ from chassis.limits._events import LoadShed
 from chassis.limits._load import LoadMachine, Reason
 from chassis.limits._options import LoadShedderOptions
 from chassis.limits._signals import running_loop
-
-_GIVEN_BY_OPTIONS: Any = type("Default", (), {"__repr__": lambda _: "<as in options>"})()
 
 
 class LoadShedder(Admission):
@@ -45,27 +44,24 @@ class LoadShedder(Admission):
         self,
         name: str,
         *,
-        max_in_flight: int | None = _GIVEN_BY_OPTIONS,
-        max_lag: float | None = _GIVEN_BY_OPTIONS,
-        interval: float = _GIVEN_BY_OPTIONS,
-        hopeless: bool = _GIVEN_BY_OPTIONS,
-        hopeless_share: float = _GIVEN_BY_OPTIONS,
+        max_in_flight: int | None = AS_IN_OPTIONS,
+        max_lag: float | None = AS_IN_OPTIONS,
+        interval: float = AS_IN_OPTIONS,
+        hopeless: bool = AS_IN_OPTIONS,
+        hopeless_share: float = AS_IN_OPTIONS,
         options: LoadShedderOptions | None = None,
         classify: Classifier = classify_error,
         clock: Clock = monotonic,
         register: bool = True,
         bus: EventBus = events,
     ) -> None:
-        fields = {
-            "max_in_flight": max_in_flight,
-            "max_lag": max_lag,
-            "interval": interval,
-            "hopeless": hopeless,
-            "hopeless_share": hopeless_share,
-        }
-        given: dict[str, Any] = {
-            field: value for field, value in fields.items() if value is not _GIVEN_BY_OPTIONS
-        }
+        given = given_fields(
+            max_in_flight=max_in_flight,
+            max_lag=max_lag,
+            interval=interval,
+            hopeless=hopeless,
+            hopeless_share=hopeless_share,
+        )
         self.name = name
         self.classify = classify
         self._defaults = self._options = replace(options or LoadShedderOptions(), **given)

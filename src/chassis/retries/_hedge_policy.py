@@ -8,6 +8,7 @@ from typing import Any, NoReturn, TypeVar, cast
 from chassis.core.clock import Clock, monotonic
 from chassis.core.errors import ConfigError
 from chassis.core.events import EventBus, events
+from chassis.core.options import AS_IN_OPTIONS, given_fields
 from chassis.core.outcomes import Classifier, classify_error
 from chassis.core.policies import Operation, Policy, Role
 from chassis.core.registry import policies
@@ -23,8 +24,6 @@ from chassis.retries._strategy import ErrorTypes, check_errors
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
-
-_GIVEN_BY_OPTIONS: Any = type("Default", (), {"__repr__": lambda _: "<as in options>"})()
 
 
 class Hedge(Policy):
@@ -62,13 +61,13 @@ class Hedge(Policy):
         name: str | None = None,
         *,
         idempotent: bool = False,
-        delay: float | None = _GIVEN_BY_OPTIONS,
-        percentile: float = _GIVEN_BY_OPTIONS,
-        minimum_calls: int = _GIVEN_BY_OPTIONS,
-        window: float = _GIVEN_BY_OPTIONS,
-        extra: int = _GIVEN_BY_OPTIONS,
-        extra_load: float = _GIVEN_BY_OPTIONS,
-        grace: float = _GIVEN_BY_OPTIONS,
+        delay: float | None = AS_IN_OPTIONS,
+        percentile: float = AS_IN_OPTIONS,
+        minimum_calls: int = AS_IN_OPTIONS,
+        window: float = AS_IN_OPTIONS,
+        extra: int = AS_IN_OPTIONS,
+        extra_load: float = AS_IN_OPTIONS,
+        grace: float = AS_IN_OPTIONS,
         options: HedgeOptions | None = None,
         permanent: ErrorTypes | Callable[[Exception], bool] = (),
         classify: Classifier = classify_error,
@@ -87,18 +86,15 @@ class Hedge(Policy):
                 remedy="give idempotent=True where doing it twice does no harm",
             )
         check_errors("permanent", permanent)
-        fields = {
-            "delay": delay,
-            "percentile": percentile,
-            "minimum_calls": minimum_calls,
-            "window": window,
-            "extra": extra,
-            "extra_load": extra_load,
-            "grace": grace,
-        }
-        given: dict[str, Any] = {
-            field: value for field, value in fields.items() if value is not _GIVEN_BY_OPTIONS
-        }
+        given = given_fields(
+            delay=delay,
+            percentile=percentile,
+            minimum_calls=minimum_calls,
+            window=window,
+            extra=extra,
+            extra_load=extra_load,
+            grace=grace,
+        )
         self.name = name or "hedge"
         self.classify = classify
         self.budget = budget

@@ -10,6 +10,7 @@ from chassis.core.clock import Clock, monotonic
 from chassis.core.errors import ConfigError
 from chassis.core.events import EventBus, events
 from chassis.core.functions import is_awaitable
+from chassis.core.options import AS_IN_OPTIONS, given_fields
 from chassis.core.outcomes import Classifier, classify_error
 from chassis.core.policies import Operation, Policy, Role
 from chassis.core.registry import policies
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from tenacity.wait import WaitBaseT
 
 T = TypeVar("T")
-
-_GIVEN_BY_OPTIONS: Any = type("Default", (), {"__repr__": lambda _: "<as in options>"})()
 
 
 async def _sleep_async(seconds: float) -> None:
@@ -72,11 +71,11 @@ class Retry(Policy):
         name: str | None = None,
         *,
         on: ErrorTypes | Callable[[Exception], bool] | None = None,
-        retries: int = _GIVEN_BY_OPTIONS,
-        wait_base: float = _GIVEN_BY_OPTIONS,
-        wait_max: float = _GIVEN_BY_OPTIONS,
-        retry_after_max: float = _GIVEN_BY_OPTIONS,
-        minimum_attempt_time: float = _GIVEN_BY_OPTIONS,
+        retries: int = AS_IN_OPTIONS,
+        wait_base: float = AS_IN_OPTIONS,
+        wait_max: float = AS_IN_OPTIONS,
+        retry_after_max: float = AS_IN_OPTIONS,
+        minimum_attempt_time: float = AS_IN_OPTIONS,
         options: RetryOptions | None = None,
         stop: StopBaseT | None = None,
         wait: WaitBaseT | None = None,
@@ -90,16 +89,13 @@ class Retry(Policy):
     ) -> None:
         if name is not None and not isinstance(name, str):
             raise ConfigError(f"{name!r} is not a name", setting="name", remedy="write @retry() around it")
-        fields = {
-            "retries": retries,
-            "wait_base": wait_base,
-            "wait_max": wait_max,
-            "retry_after_max": retry_after_max,
-            "minimum_attempt_time": minimum_attempt_time,
-        }
-        given: dict[str, Any] = {
-            key: value for key, value in fields.items() if value is not _GIVEN_BY_OPTIONS
-        }
+        given = given_fields(
+            retries=retries,
+            wait_base=wait_base,
+            wait_max=wait_max,
+            retry_after_max=retry_after_max,
+            minimum_attempt_time=minimum_attempt_time,
+        )
         self._defaults = replace(options or RetryOptions(), **given)
         self._strategy = Strategy(
             self._defaults, given=set(given), on=on, classify=classify, stop=stop, wait=wait, retry=retry
