@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any, get_origin
+from typing import Any, ForwardRef, get_origin
 
 import chassis
 
@@ -48,6 +48,8 @@ class Verbatim:
 
 
 def text_of_type(annotation: Any) -> Any:
+    if isinstance(annotation, ForwardRef):  # what a TypedDict makes of it
+        annotation = annotation.__forward_arg__
     return Verbatim(annotation) if isinstance(annotation, str) else annotation
 
 
