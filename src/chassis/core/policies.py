@@ -311,5 +311,5 @@ def _decorate(function: Any, policy: Policy) -> Any:
     if inspect.isgeneratorfunction(inner):
         return guard_generator(function, policy)
     if inspect.iscoroutinefunction(inner):
-        return policy.guard_async(function)
+        return policy.guard_async(cast(Callable[..., Awaitable[Any]], function))
     return policy.guard(function)
