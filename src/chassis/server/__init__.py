@@ -18,7 +18,7 @@ from chassis.server._lifecycle import Hooks, Lifecycle
 from chassis.server._listen import Address
 from chassis.server._loop_watch import LoopWatch
 from chassis.server._options import ServerOptions
-from chassis.server._problem import ANSWERABLE, Answerable, problem_for, status_for
+from chassis.server._problem import ANSWERABLE, Answerable, answerable, problem_for, status_for
 from chassis.server._problem import CONTENT_TYPE as PROBLEM_TYPE
 from chassis.server._wsgi import ROUTE, WSGIEdge
 from chassis.server._wsgi_lifecycle import WSGILifecycle
@@ -43,6 +43,7 @@ __all__ = [
     "Stopping",
     "WSGIEdge",
     "WSGILifecycle",
+    "answerable",
     "problem_for",
     "status_for",
 ]

@@ -30,7 +30,7 @@ from chassis.server._asgi_types import ASGIApp, Message, Receive, Scope, Send
 from chassis.server._endpoints import Endpoints
 from chassis.server._lifecycle import Lifecycle
 from chassis.server._options import ServerOptions
-from chassis.server._problem import ANSWERABLE, CONTENT_TYPE, Answerable, problem_for
+from chassis.server._problem import CONTENT_TYPE, Answerable, answerable, problem_for
 from chassis.tracing import begin_server_span
 
 _REQUEST_ID_NAME = REQUEST_ID.lower().encode()
@@ -95,13 +95,6 @@ class ServerEdge:
                 # Before any work is done for the request, its authentication included.
                 exchange.permit = await self._arrivals.admit_async(options.shedding)
                 await self._app(scope, receive, exchange.send)
-        except ANSWERABLE as error:
-            failure = error
-            if exchange.started:
-                # Half an answer is out: it must look cut, so the server has to see the error.
-                _tell_of(error, method, path)
-                raise
-            await exchange.send_problem(error)
         except asyncio.CancelledError as error:
             if not exchange.ended_by_stop:
                 failure = error
@@ -116,8 +109,12 @@ class ServerEdge:
                 # send any more is no failure.
                 return
             failure = error
-            _tell_of(error, method, path)
-            raise
+            answer = answerable(error)
+            if answer is None or exchange.started:
+                # Where half an answer is out it must look cut, so the server has to see the error.
+                _tell_of(error, method, path)
+                raise
+            await exchange.send_problem(answer)
         finally:
             self.lifecycle.event_streams.discard(exchange)
             # 499: the client left, or was left, before an answer began.

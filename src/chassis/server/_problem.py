@@ -17,6 +17,7 @@ CONTENT_TYPE = "application/problem+json"
 Answerable: TypeAlias = Rejected | DeadlineExceeded | UpstreamError
 """What is answered as it says; any other error is a defect of the application, and a 500."""
 ANSWERABLE = (Rejected, DeadlineExceeded, UpstreamError)
+"""The same, for ``except`` and ``isinstance``."""
 
 _STATUSES: Mapping[UpstreamFailure, int] = {"unreachable": 503, "late": 504, "broken": 502}
 _DETAILS: Mapping[UpstreamFailure, str] = {
@@ -24,6 +25,20 @@ _DETAILS: Mapping[UpstreamFailure, str] = {
     "late": "did not answer in time",
     "broken": "gave no whole answer",
 }
+
+
+def answerable(error: BaseException) -> Answerable | None:
+    """What answers for ``error``; None if it is a defect of the application.
+
+    Calls made side by side in a task group end in a group of their errors. It is answered by the first
+    of them, unless one is a defect.
+    """
+    if isinstance(error, ANSWERABLE):
+        return error
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    members = [answerable(each) for each in error.exceptions]
+    return None if None in members else members[0]
 
 
 def status_for(error: Answerable) -> int:
@@ -41,9 +56,10 @@ def status_for(error: Answerable) -> int:
 def problem_for(error: Answerable, request_id: str | None) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body that answer ``error``.
 
-    With Retry-After where a time is known, and the RateLimit fields where a quota is. What failed in a service that was called was tried as often
-    as is worth it, so the answer asks for no retry, or they would multiply from layer to layer. The body
-    names what was refused or failed, never why in the words of an exception from further below.
+    With Retry-After where a time is known, and the RateLimit fields where a quota is. What failed in a
+    service that was called was tried as often as is worth it, so the answer asks for no retry, or they
+    would multiply from layer to layer. The body names what was refused or failed, never why in the words
+    of an exception from further below.
     """
     headers: dict[str, str] = {}
     if isinstance(error, DeadlineExceeded):

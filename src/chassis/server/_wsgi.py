@@ -20,7 +20,7 @@ from chassis.metrics import ServerMetrics
 from chassis.server._arrival import Arrivals, outcome_of
 from chassis.server._endpoints import PATHS, Endpoints
 from chassis.server._options import ServerOptions
-from chassis.server._problem import ANSWERABLE, CONTENT_TYPE, Answerable, problem_for
+from chassis.server._problem import CONTENT_TYPE, answerable, problem_for
 from chassis.server._wsgi_lifecycle import WSGILifecycle
 from chassis.tracing import begin_server_span
 
@@ -139,11 +139,8 @@ class _Answer:
             # Before any work is done for the request, its authentication included.
             self._permit = edge._arrivals.admit(options.shedding)
             self._body = edge.app(environ, self._start)
-        except ANSWERABLE as error:
+        except BaseException as error:  # noqa: BLE001 - raised again, if it is no answer
             self._body = self._refused(error)
-        except BaseException as error:
-            self._end(error)
-            raise
         self._chunks: Iterator[bytes] = iter(self._body)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -154,15 +151,9 @@ class _Answer:
             return next(self._chunks)
         except StopIteration:
             raise
-        except ANSWERABLE as error:
-            if self._started:
-                self._end(error)
-                raise
+        except BaseException as error:  # noqa: BLE001 - as above
             self._chunks = iter(self._refused(error))
             return next(self._chunks)
-        except BaseException as error:
-            self._end(error)
-            raise
 
     def close(self) -> None:
         """The server has sent the body, or given it up."""
@@ -194,12 +185,13 @@ class _Answer:
         # No "Connection: close" while draining: hop-by-hop headers are the server's own (PEP 3333).
         return self._start_response(status, headers, error)
 
-    def _refused(self, error: Answerable) -> list[bytes]:
-        if self._started:
-            # start_response was called, but nothing may be out: say so and let the server cut it.
+    def _refused(self, error: BaseException) -> list[bytes]:
+        answer = answerable(error)
+        if answer is None or self._started:
+            # Where start_response was called, half an answer may be out: it is for the server to cut it.
             self._end(error)
             raise error
-        status, more, body = problem_for(error, self._request_id)
+        status, more, body = problem_for(answer, self._request_id)
         headers = [("Content-Type", CONTENT_TYPE), ("Content-Length", str(len(body))), *more.items()]
         self._start(_status_line(status), headers)
         return [body]

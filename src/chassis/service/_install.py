@@ -73,15 +73,21 @@ def _into_starlette(app: Any, chassis: Chassis) -> None:
     def refused(request: Any, error: Exception) -> Response:
         return Response(*_problem_arguments(error))
 
-    for kind in ANSWERABLE:
-        app.add_exception_handler(kind, refused)
+    # A group is looked into by this framework alone: in the others, a handler that hands on what is not
+    # its business would keep it from the application's own handlers.
+    for kind in (*ANSWERABLE, ExceptionGroup):
+        # What the application was made with stays.
+        app.exception_handlers.setdefault(kind, refused)
 
 
 def _problem_arguments(error: Exception) -> tuple[bytes, int, dict[str, str]]:
-    from chassis.server import ANSWERABLE, PROBLEM_TYPE, problem_for
+    from chassis.server import PROBLEM_TYPE, answerable, problem_for
 
-    assert isinstance(error, ANSWERABLE)  # noqa: S101 - registered for these only
-    status, headers, body = problem_for(error, request_id.get())
+    answer = answerable(error)
+    if answer is None:
+        # A group with a defect of the application among its members.
+        raise error
+    status, headers, body = problem_for(answer, request_id.get())
     return body, status, {"Content-Type": PROBLEM_TYPE, **headers}
 
 
@@ -105,7 +111,8 @@ def _into_flask(app: Any, chassis: Chassis) -> None:
         return Response(*_problem_arguments(error))
 
     for kind in ANSWERABLE:
-        app.register_error_handler(kind, refused)
+        if kind not in app.error_handler_spec[None][None]:
+            app.register_error_handler(kind, refused)
 
 
 def _into_litestar(app: Any, chassis: Chassis) -> None:
@@ -125,4 +132,4 @@ def _into_litestar(app: Any, chassis: Chassis) -> None:
         return Response(body, status_code=status, headers=headers)
 
     for kind in ANSWERABLE:
-        app.exception_handlers[kind] = refused
+        app.exception_handlers.setdefault(kind, refused)
