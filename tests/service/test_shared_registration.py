@@ -57,12 +57,14 @@ class Registry:
         self.taken.append(Registered(slow=self.slow))
         return self.taken[-1]
 
-    async def announce(self, host: str = "127.0.0.1", url: str = "http://127.0.0.1") -> SharedRegistration:
+    async def announce(
+        self, host: str = "127.0.0.1", url: str = "http://127.0.0.1", *, networks: tuple[str, ...] = ()
+    ) -> SharedRegistration:
         return await register(
             self,
             "catalog",
             Address(host=host, port=8080),
-            RegistrationOptions(),
+            RegistrationOptions(networks=networks),
             lambda: (Status.PASSING, ""),
             url,
         )
@@ -139,3 +141,18 @@ async def test_case_15_a_registry_whose_name_is_not_known_yet_keeps_nobody_from_
     await registry.announce("0.0.0.0", f"http://{'x' * 70}:8500")
     (host,) = registry.hosts
     assert not ip_address(host).is_unspecified
+
+
+async def test_who_listens_on_all_addresses_is_registered_under_the_one_in_its_networks(folder: Path) -> None:
+    """Whichever way leads to the registry."""
+    registry = Registry()
+    await registry.announce("0.0.0.0", "http://192.0.2.1:8500", networks=("127.0.0.0/8",))
+    await registry.announce("127.0.0.1", networks=("203.0.113.0/24",))
+    assert registry.hosts == ["127.0.0.1", "127.0.0.1"]
+
+
+async def test_who_listens_on_ipv4_alone_is_not_registered_under_an_ipv6_address(folder: Path) -> None:
+    registry = Registry()
+    await registry.announce("0.0.0.0", "http://[::1]:8500")
+    (host,) = registry.hosts
+    assert ip_address(host).version == 4

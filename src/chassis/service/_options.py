@@ -9,11 +9,18 @@ from typing import Any, ClassVar
 from chassis.adapters.consul import ConsulDiscoveryOptions, ConsulRegistrarOptions
 from chassis.adapters.dns import DNSOptions
 from chassis.adapters.otlp import OtlpOptions
+from chassis.core import ConfigError
 from chassis.core.options import Seconds, check_count, check_seconds
 from chassis.core.secrets import Secret
 from chassis.logs import LogOptions
 from chassis.server import ServerOptions
 from chassis.tracing import TracingOptions
+
+
+def _check_port(value: Any, *, least: int) -> None:
+    check_count("port", value, least=least)
+    if value > 65535:
+        raise ConfigError(f"{value} is no port", setting="port", remedy=f"give one from {least} to 65535")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +44,19 @@ class RegistrationOptions:
     """How this process announces itself to the registry.
 
     :param host: the address others reach it under; "" for the one it listens on, or, if it listens
-        on all, the one that leads to the registry.
+        on all, the first of ``networks``, or the one that leads to the registry.
+    :param networks: where this machine's address for others is, the preferred first: networks
+        (``10.0.0.0/8``) or names of interfaces (``eth1``). Has no effect on who listens on one address.
     :param port: the port others reach it under; None for the one it listens on.
     :param tags: labels others may select by.
     :param zone: availability zone, "" for none.
-    :param meta: further facts, at most 64.
+    :param meta: further facts, at most 62.
     :param weight: relative share of traffic.
     :param enabled: whether it announces itself at all.
     """
 
     host: str = ""
+    networks: tuple[str, ...] = ()
     port: int | None = None
     tags: tuple[str, ...] = ()
     zone: str = ""
@@ -55,8 +65,21 @@ class RegistrationOptions:
     enabled: bool = True
 
     def __post_init__(self) -> None:
+        if self.networks:
+            # It brings ctypes, which is needed nowhere else.
+            from chassis.service._addresses import parse_network
+
+            for text in self.networks:
+                try:
+                    parse_network(text)
+                except ValueError:
+                    raise ConfigError(
+                        f"{text!r} is neither a network nor an interface's name",
+                        setting="networks",
+                        remedy="write each like 10.0.0.0/8, fd00::/8 or eth1",
+                    ) from None
         if self.port is not None:
-            check_count("port", self.port)
+            _check_port(self.port, least=1)
         check_count("weight", self.weight)
 
 
@@ -72,7 +95,7 @@ class WorkerOptions:
     port: int = 0
 
     def __post_init__(self) -> None:
-        check_count("port", self.port, least=0)
+        _check_port(self.port, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)

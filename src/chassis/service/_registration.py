@@ -8,16 +8,39 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
 
-from chassis.core import Registered, Registrar, Registration, Status
+from chassis.core import Event, Level, Registered, Registrar, Registration, Status, events
 from chassis.server import Address
 from chassis.service._options import RegistrationOptions
 
+if TYPE_CHECKING:
+    from chassis.service._addresses import MachineAddress
+
+_LOOK_AGAIN = 1.0
 _ANY = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
 _ANYWHERE = (("192.0.2.1", 80), ("2001:db8::1", 80))
 """Addresses that only stand for the rest of the world (RFC 5737, RFC 3849): the way to them is the way out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddressMissing(Event):
+    """No address of this machine is in the networks that ``subject`` is to be registered in.
+
+    It serves, but is not registered before there is one, which is looked for each second.
+
+    :param networks: those that were set.
+    :param addresses: what there is, with the interfaces.
+    """
+
+    name: ClassVar[str] = "registration.address_missing"
+    level: ClassVar[Level] = "error"
+
+    networks: tuple[str, ...]
+    addresses: tuple[str, ...]
 
 
 class SharedRegistration:
@@ -89,8 +112,11 @@ async def register(
     """
     host = options.host or address.host
     if host in _ANY:
-        # In a thread: a name server may take its time.
-        host = await asyncio.to_thread(_local_address, registry_url)
+        if options.networks:
+            host = await host_in(options.networks, service, host)
+        else:
+            # In a thread: a name server may take its time.
+            host = await asyncio.to_thread(_local_address, registry_url, host)
     port = options.port or address.port
     # Before it is registered, or a worker that leaves would remove what has just been announced; in a
     # thread, since that takes as long as the registry lets the other wait.
@@ -117,16 +143,44 @@ async def register(
     return SharedRegistration(registered, lock)
 
 
-def _local_address(url: str) -> str:
+async def host_in(
+    networks: tuple[str, ...],
+    service: str,
+    listening: str,
+    addresses: Callable[[], list[MachineAddress]] | None = None,
+) -> str:
+    """This machine's address in ``networks``, once it has one: an interface may come up after the process.
+
+    :param listening: the wildcard address listened on.
+    :param addresses: in place of asking the system.
+    """
+    from chassis.service._addresses import address_in, machine_addresses
+
+    told = False
+    while True:
+        known = (addresses or machine_addresses)()
+        found = address_in(networks, known, listening)
+        if found is not None:
+            return found
+        if not told:
+            events.emit(AddressMissing(subject=service, networks=networks, addresses=tuple(map(str, known))))
+            told = True
+        await asyncio.sleep(_LOOK_AGAIN)
+
+
+def _local_address(url: str, listening: str) -> str:
     """The address of this machine on the way to ``url``, or else on the way to anywhere.
 
     A registry whose name is not known at the start must not keep the process from being announced when it
     comes.
+
+    :param listening: the wildcard address listened on. Who listens on ``0.0.0.0`` is not reached by IPv6.
     """
     parts = urlsplit(url)
+    kind = socket.AF_INET if listening == "0.0.0.0" else socket.AF_UNSPEC  # noqa: S104 - compared with
     for target in ((parts.hostname or "127.0.0.1", parts.port or 80), *_ANYWHERE):
         try:
-            family = socket.getaddrinfo(*target, type=socket.SOCK_DGRAM)[0][0]
+            family = socket.getaddrinfo(*target, family=kind, type=socket.SOCK_DGRAM)[0][0]
             with socket.socket(family, socket.SOCK_DGRAM) as probe:
                 # Connecting a datagram socket sends nothing; it only chooses the route.
                 probe.connect(target)

@@ -111,6 +111,8 @@ class Runtime:
         self._consul: ConsulAPI | None = None
         self._consul_discovery: ConsulDiscovery | None = None
         self._telemetry: Telemetry | None = None
+        self._registering = False
+        """Since it listens, if it is to be registered at all."""
         self._registration: SharedRegistration | None = None
         self._maintenance: str | None = None
         self._loop_watch: LoopWatch | None = None
@@ -124,6 +126,7 @@ class Runtime:
         self._started = False
         self._checking = None
         self._telemetry = None
+        self._registering = False
         self._registration = None
         self._loop_watch = None
 
@@ -281,6 +284,7 @@ class Runtime:
         if registrar is None and self._consul is not None:
             registrar = ConsulRegistrar(self._consul, self.options.heartbeat)
         if registrar is not None and options.enabled:
+            self._registering = True
             url = self._consul.options.url if self._consul is not None else "http://127.0.0.1"
             if not background.here():
                 # This is the loop that serves requests. A WSGI server has none.
@@ -318,6 +322,7 @@ class Runtime:
             self._loop_watch.stop()
             self._loop_watch = None
         self._maintenance = None
+        self._registering = False
         registration, self._registration = self._registration, None
         if registration is not None:
             await registration.leave()
@@ -383,6 +388,8 @@ class Runtime:
 
         async def consul_answers() -> None:
             registered = self._registration
+            if registered is None and self._registering:
+                raise Unhealthy("not registered yet; if that stays, the log says why")
             if registered is not None and not registered.registered.confirmed:
                 raise Unhealthy(registered.registered.describe().get("trouble") or "not registered yet")
             for trouble in troubles(of_consul=True):
