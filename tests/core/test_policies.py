@@ -18,8 +18,9 @@ import pytest
 from chassis.core.errors import Rejected
 from chassis.core.functions import is_async_callable
 from chassis.core.outcomes import Outcome, classify_error
+from chassis.core.permits import Permit
 from chassis.core.pipeline import Pipeline
-from chassis.core.policies import Admission, Operation, Permit, Policy
+from chassis.core.policies import Admission, Operation, Policy
 
 SUCCESS, FAILURE, IGNORED = Outcome.SUCCESS, Outcome.FAILURE, Outcome.IGNORED
 

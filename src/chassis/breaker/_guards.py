@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from chassis.breaker._owner import Owner
 from chassis.breaker._permit import BreakerPermit
 from chassis.core.clock import Clock
 from chassis.core.functions import NEVER_AWAITABLE, is_awaitable
 from chassis.core.outcomes import Classifier, Outcome, classify_error
 
-if TYPE_CHECKING:
-    from chassis.breaker._policy import CircuitBreaker
-
-Find = Callable[[tuple[Any, ...], dict[str, Any]], "CircuitBreaker"]
+Find = Callable[[tuple[Any, ...], dict[str, Any]], Owner]
 
 
 def guard(
-    function: Callable[..., Any], one: CircuitBreaker | None, find: Find, classify: Classifier, clock: Clock
+    function: Callable[..., Any], one: Owner | None, find: Find, classify: Classifier, clock: Clock
 ) -> Callable[..., Any]:
     """Decorate a plain function.
 
@@ -69,7 +67,7 @@ def guard(
 
 def guard_async(
     function: Callable[..., Awaitable[Any]],
-    one: CircuitBreaker | None,
+    one: Owner | None,
     find: Find,
     classify: Classifier,
     clock: Clock,

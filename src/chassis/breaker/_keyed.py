@@ -19,7 +19,8 @@ from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
 from chassis.core.options import check_count
 from chassis.core.outcomes import Classifier, classify_error
-from chassis.core.policies import Admission, Guarded, Operation, Permit, Role
+from chassis.core.permits import Permit
+from chassis.core.policies import Admission, Guarded, Operation, Role
 from chassis.core.registry import policies
 from chassis.core.streams import Stream
 

@@ -2,13 +2,10 @@ from __future__ import annotations
 
 import math
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
 
+from chassis.breaker._owner import Owner
+from chassis.breaker._tickets import Ticket
 from chassis.core.outcomes import Outcome
-
-if TYPE_CHECKING:
-    from chassis.breaker._policy import CircuitBreaker
-    from chassis.breaker._tickets import Ticket
 
 
 class BreakerPermit:
@@ -22,12 +19,12 @@ class BreakerPermit:
 
     def __init__(
         self,
-        breaker: CircuitBreaker,
+        breaker: Owner,
         ticket: Ticket,
         slow_at: float | None,
         outer: BreakerPermit | None = None,
     ) -> None:
-        self._breaker: CircuitBreaker | None = breaker
+        self._breaker: Owner | None = breaker
         self._ticket = ticket
         self._slow_at = slow_at
         self.outer = outer
@@ -49,7 +46,7 @@ class BreakerPermit:
         """Whether it has been given back."""
         return self._breaker is None
 
-    def is_probe_of(self, breaker: CircuitBreaker) -> bool:
+    def is_probe_of(self, breaker: Owner) -> bool:
         """Whether this permit, or one held around it, is a probe of ``breaker`` still in flight."""
         permit: BreakerPermit | None = self
         while permit is not None:

@@ -19,7 +19,8 @@ from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
 from chassis.core.functions import is_awaitable
 from chassis.core.outcomes import Classifier, Outcome, classify_error
-from chassis.core.policies import Admission, Permit, Role
+from chassis.core.permits import Permit
+from chassis.core.policies import Admission, Role
 from chassis.core.registry import policies
 
 T = TypeVar("T")

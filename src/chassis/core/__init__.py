@@ -40,8 +40,9 @@ from chassis.core.errors import (
 from chassis.core.events import Event, EventBus, Level, Listener, events
 from chassis.core.instances import Freshness, Instance, Reason, Snapshot, Source, Status
 from chassis.core.outcomes import Classifier, Outcome, classify_error
+from chassis.core.permits import Permit
 from chassis.core.pipeline import Pipeline, PipelineOrderDoubted, PipelineWarning
-from chassis.core.policies import Admission, Operation, Permit, Policy, Role
+from chassis.core.policies import Admission, Operation, Policy, Role
 from chassis.core.registry import NamedPolicy, PolicyRegistry, policies
 
 __all__ = [

@@ -12,10 +12,11 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
-from typing import Any, Protocol, Self, TypeAlias, TypeVar, cast
+from typing import Any, Self, TypeAlias, TypeVar, cast
 
 from chassis.core.functions import innermost, is_awaitable
 from chassis.core.outcomes import Classifier, Outcome, judge_error
+from chassis.core.permits import Permit
 from chassis.core.streams import Stream, guard_async_generator, guard_generator
 
 T = TypeVar("T")
@@ -128,16 +129,6 @@ class Policy(ABC):
     async def begin_async(self, start: Operation[Stream]) -> Stream:
         """As :meth:`begin`, for an async generator."""
         return await self.run(start)
-
-
-class Permit(Protocol):
-    """Leave to make one call; given back once, with how the call ended."""
-
-    def settle(self, outcome: Outcome, error: BaseException | None = None) -> None:
-        """Give the permit back. A second call, or one from an earlier generation, does nothing.
-
-        :param error: the error behind a FAILURE, kept as type name and message only.
-        """
 
 
 class Admission(Policy):

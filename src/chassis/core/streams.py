@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, Callable, Generator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from typing import Any, Protocol
 
 from chassis.core.outcomes import Outcome
+from chassis.core.permits import Permit
 
-if TYPE_CHECKING:
-    from chassis.core.policies import Admission, Permit, Policy
+
+class Settles(Protocol):
+    """An admission, as its permits' end is concerned."""
+
+    def settle(self, permit: Permit, result: Any, error: BaseException | None) -> None:
+        """Judge how the call ended, and give ``permit`` back."""
 
 
 class Stream:
@@ -29,7 +34,7 @@ class Stream:
         self.generator = generator
         self.item = item
         self.ended = ended
-        self.permits: list[tuple[Admission, Permit]] = []
+        self.permits: list[tuple[Settles, Permit]] = []
         self._fresh = True
 
     @classmethod
@@ -80,7 +85,23 @@ class Stream:
         self.generator.close()
 
 
-def guard_generator(function: Callable[..., Any], policy: Policy) -> Callable[..., Any]:
+class Begins(Protocol):
+    """A policy, as generators are concerned."""
+
+    def for_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Begins:
+        """The policy for one call."""
+        ...
+
+    def begin(self, start: Callable[[], Stream]) -> Stream:
+        """Call ``start()``, which takes the first item, under its guard."""
+        ...
+
+    async def begin_async(self, start: Callable[[], Awaitable[Stream]]) -> Stream:
+        """As :meth:`begin`, for an async generator."""
+        ...
+
+
+def guard_generator(function: Callable[..., Any], policy: Begins) -> Callable[..., Any]:
     """Decorate a generator function."""
 
     @functools.wraps(function)
@@ -98,7 +119,7 @@ def guard_generator(function: Callable[..., Any], policy: Policy) -> Callable[..
     return guarded_generator
 
 
-def guard_async_generator(function: Callable[..., Any], policy: Policy) -> Callable[..., Any]:
+def guard_async_generator(function: Callable[..., Any], policy: Begins) -> Callable[..., Any]:
     """Decorate an async generator function."""
 
     @functools.wraps(function)

@@ -14,7 +14,8 @@ from chassis.core.forks import tell_after_fork
 from chassis.core.functions import NEVER_AWAITABLE, is_awaitable
 from chassis.core.options import AS_IN_OPTIONS, given_fields
 from chassis.core.outcomes import Outcome, classify_error
-from chassis.core.policies import Admission, Permit, Role
+from chassis.core.permits import Permit
+from chassis.core.policies import Admission, Role
 from chassis.core.registry import policies
 from chassis.limits._events import BulkheadRejected
 from chassis.limits._machine import BulkheadMachine, Waiter

@@ -13,7 +13,8 @@ from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
 from chassis.core.options import AS_IN_OPTIONS, given_fields
 from chassis.core.outcomes import Outcome, classify_error
-from chassis.core.policies import Admission, Operation, Permit, Role
+from chassis.core.permits import Permit
+from chassis.core.policies import Admission, Operation, Role
 from chassis.core.registry import policies
 from chassis.limits._events import RateLimitRejected
 from chassis.limits._fields import quota_and_window, rate_limit_fields

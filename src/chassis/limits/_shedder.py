@@ -13,7 +13,8 @@ from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
 from chassis.core.options import AS_IN_OPTIONS, given_fields
 from chassis.core.outcomes import Classifier, Outcome, classify_error
-from chassis.core.policies import Admission, Permit, Role
+from chassis.core.permits import Permit
+from chassis.core.policies import Admission, Role
 from chassis.core.registry import policies
 from chassis.limits._events import LoadShed
 from chassis.limits._load import LoadMachine, Reason
