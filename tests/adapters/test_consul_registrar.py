@@ -540,9 +540,15 @@ async def test_the_agent_can_be_told_to_ask_the_instance_too() -> None:
         "HTTP": "https://[fd00::1]:8443/readyz",
         "Interval": "3000ms",
         "Timeout": "500ms",
-        "DeregisterCriticalServiceAfter": "600000ms",
         "Status": "passing",
     }
+
+
+async def test_an_instance_that_beats_is_not_forgotten_because_it_does_not_answer() -> None:
+    """It would be registered again at once, and be called passing until the agent has asked it."""
+    what = Registration(service="a", id="a:1", host="h", port=1)
+    checks = definition(what, ConsulRegistrarOptions(http_check="/"), check_id="a")["Checks"]
+    assert [each.get("DeregisterCriticalServiceAfter") for each in checks] == ["600000ms", None]
 
 
 # a real agent

@@ -28,12 +28,17 @@ def definition(
         meta.setdefault("scheme", registration.scheme)
     if registration.zone:
         meta.setdefault("zone", registration.zone)
-    for_each = {
-        "DeregisterCriticalServiceAfter": duration(options.deregister_after),
-        # Without it a new instance is critical until its first heartbeat.
-        "Status": check_status(status),
-    }
-    checks = [{"CheckID": check_id, "Name": "heartbeat", "TTL": duration(options.ttl), **for_each}]
+    # Without it a new instance is critical until its first heartbeat.
+    begins = {"Status": check_status(status)}
+    checks = [
+        {
+            "CheckID": check_id,
+            "Name": "heartbeat",
+            "TTL": duration(options.ttl),
+            "DeregisterCriticalServiceAfter": duration(options.deregister_after),
+            **begins,
+        }
+    ]
     if options.http_check:
         host = f"[{registration.host}]" if ":" in registration.host else registration.host
         checks.append(
@@ -43,7 +48,8 @@ def definition(
                 "HTTP": f"{registration.scheme}://{host}:{registration.port}{options.http_check}",
                 "Interval": duration(options.http_check_interval),
                 "Timeout": duration(options.http_check_timeout),
-                **for_each,
+                # Never forgotten for this one: whoever still beats would announce itself anew, as passing.
+                **begins,
             }
         )
     return {
