@@ -598,6 +598,18 @@ def test_trap_41_told_to_wait_beyond_the_deadline_or_the_limit(make: Any, naps: 
     assert naps.taken[0] >= 61
 
 
+def test_of_a_group_the_longest_wait_that_was_told_holds(make: Any, naps: Naps) -> None:
+    """Some of its calls would be refused again before."""
+    members = [OSError(), Throttled(30), ExceptionGroup("inner", [Throttled(5), Throttled(None)])]
+    assert make()(Flaky(ExceptionGroup("tasks", members)))() == "answer"
+    assert 30 <= naps.taken[0] <= 30.1
+    with pytest.raises(ExceptionGroup) as caught:
+        make(retry_after_max=29)(Flaky(ExceptionGroup("tasks", members)))()
+    assert "told to wait 30 s" in caught.value.__notes__[0]
+    assert make()(Flaky(ExceptionGroup("tasks", [OSError()])))() == "answer"
+    assert naps.taken[1] <= 0.1
+
+
 @pytest.mark.parametrize("told", [None, -1, float("nan"), "5", True, 0, float("inf")])
 def test_retry_after_that_is_no_number_is_ignored(make: Any, naps: Naps, told: Any) -> None:
     """Then the drawn pause holds."""

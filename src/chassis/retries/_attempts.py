@@ -150,7 +150,11 @@ class Attempts:
         return state
 
 
-def _told_to_wait(error: Exception | None) -> float | None:
+def _told_to_wait(error: BaseException | None) -> float | None:
+    """The seconds that ``error`` asks for; of a group, the most that one of its members does."""
+    if isinstance(error, BaseExceptionGroup):
+        waits = (_told_to_wait(member) for member in error.exceptions)
+        return max((wait for wait in waits if wait is not None), default=None)
     try:
         told = getattr(error, "retry_after", None)
     except Exception:  # noqa: BLE001 - the property's own error; the caller gets the one it is of
