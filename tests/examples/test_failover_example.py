@@ -57,7 +57,9 @@ def test_a_slow_instance_is_hedged(lines: list[str]) -> None:
 
 
 def test_each_that_goes_is_replaced_by_the_next_in_order(lines: list[str]) -> None:
-    assert answers(lines, "a2 is gone").get("a1", 0) > 80
+    # From the moment on when zone a is known to be half of itself, and this is looked at once a second,
+    # it keeps 70 of a hundred.
+    assert answers(lines, "a2 is gone").get("a1", 0) > 50
     assert answers(lines, "a1 is gone").get("b1", 0) > 80
     assert answers(lines, "b1 is gone") == {"far": 100}
 
