@@ -1087,7 +1087,7 @@ options = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(steps, max_size=80), options)
 def test_any_sequence_of_calls_agrees_with_the_model(
     sequence: list[tuple[str, Any]], options: BreakerOptions

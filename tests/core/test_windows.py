@@ -7,7 +7,7 @@ import sys
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.core.windows import BUCKETS, RingCounts, SlidingCounts, Tally
@@ -97,7 +97,6 @@ def test_resize_keeps_what_still_counts_as_if_it_had_just_happened() -> None:
     assert counts.total == 0
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 7), st.booleans(), st.booleans(), st.booleans()), max_size=60))
 def test_sums_equal_what_is_in_the_last_ten_buckets(steps: list[tuple[float, bool, bool, bool]]) -> None:
     """Against a list that is searched each time."""
@@ -149,7 +148,6 @@ ring_steps = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.integers(1, 9), st.lists(ring_steps, max_size=60))
 def test_ring_holds_the_last_calls_of_all(size: int, steps: list[tuple[str, object]]) -> None:
     """Against a list whose tail is summed up, however calls come, and however its size changes."""

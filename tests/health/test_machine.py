@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.health._machine import Board, Check, Result, State
@@ -24,7 +24,6 @@ def ready_board(*checks: Check) -> Board:
     return board
 
 
-@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=30))
 def test_a_verdict_needs_two_failures_in_a_row_once_healthy(runs: list[bool]) -> None:
     """One lost packet is no outage; what was never healthy fails at once; one success heals."""

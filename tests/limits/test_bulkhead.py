@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.core.deadline import Deadline, deadline_scope
@@ -163,7 +163,6 @@ def test_machine_knows_how_fast_places_come_free() -> None:
     assert machine.retry_after(now[0] + 1) == pytest.approx(2.0)
 
 
-@settings(deadline=None)
 @given(
     st.booleans(),
     st.lists(

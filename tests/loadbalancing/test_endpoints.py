@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.core import Instance, Outcome, Status
@@ -406,7 +406,6 @@ steps = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(steps, max_size=30))
 def test_whatever_happens_each_state_is_disposed_of_exactly_once_and_only_when_idle(
     sequence: list[tuple[str, Any]],
@@ -449,7 +448,6 @@ def test_whatever_happens_each_state_is_disposed_of_exactly_once_and_only_when_i
     assert all(each.closed == 1 for each in made)
 
 
-@settings(deadline=None)
 @given(
     policy=st.sampled_from(get_args(PolicyName)),
     panic=st.sampled_from(["off", "ejection", "all"]),

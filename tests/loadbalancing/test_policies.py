@@ -202,7 +202,7 @@ def test_where_all_warm_up_someone_is_called_all_the_same(name: str) -> None:
 # Weighted.
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.integers(0, 999))
 def test_case_34_turns_are_as_the_weights_say_at_every_moment(weights: list[int], seed: int) -> None:
     """Earliest deadline first: after any number of turns nobody is more than two turns off its share."""
@@ -412,7 +412,7 @@ def test_a_key_belongs_to_one_instance_in_every_process() -> None:
     assert len(set(first.values())) == 5
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(11, 39), st.integers(0, 99))
 def test_case_35_one_more_instance_moves_its_own_keys_only(count: int, salt: int) -> None:
     candidates = tuple(endpoint(f"{salt}-{number:04}") for number in range(count + 1))
@@ -431,7 +431,7 @@ def test_case_35_from_ten_to_eleven_at_most_a_tenth_and_a_half_of_it_move() -> N
         assert 0.5 / 11 <= moved(before, after) <= 1.5 / 11
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sampled_from([1, 2, 3, 5, 8, 60, 200]), st.integers(0, 20))
 def test_case_35_where_the_ring_is_scaled_about_as_many_keys_move_again(count: int, salt: int) -> None:
     candidates = tuple(endpoint(f"{salt}-{number:04}") for number in range(count + 1))
@@ -439,7 +439,7 @@ def test_case_35_where_the_ring_is_scaled_about_as_many_keys_move_again(count: i
     assert moved(before, owners(ConsistentHash(), candidates)) <= 2.0 / (count + 1) + 0.03
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 30), st.data())
 def test_case_35_the_keys_of_an_unfit_instance_move_and_all_others_stay(count: int, data: Any) -> None:
     candidates = endpoints(count)

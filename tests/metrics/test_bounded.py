@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.metrics._bounded import OVERFLOW, BoundedChildren, known_method
@@ -46,7 +46,6 @@ class Slow(Metric):
 LABELS = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 5)), max_size=60)
 
 
-@settings(deadline=None)
 @given(LABELS, st.integers(1, 8))
 def test_case_34_the_limit_holds_and_totals_stay_right(observations, limit: int) -> None:
     """At most ``limit`` series and one for the rest; every observation lands in exactly one."""

@@ -13,12 +13,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.servers import BaoServer, ConsulServer, Unavailable, find_bao, find_consul
 
 # What the tests are told is none of a service's business, which would call the setting unknown: it is
 # taken out of the environment that services inherit, in this process and others.
 _REQUIRED = os.environ.pop("CHASSIS_REQUIRE_SERVERS", "") == "1"
+# An example that takes 0.2 s, or draws that take a second, tell of a busy machine. The import takes no time of
+# its own, for Hypothesis's plugin imports it for each session's summary; but that is after the freeze (see
+# below), when it looks for who holds trio's random numbers, finds nobody and warns.
+settings.register_profile("chassis", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("chassis")
 _REAL_SERVERS = {"consul_server", "own_consul_server", "bao_server", "own_bao_server"}
 
 
@@ -35,11 +41,6 @@ def pytest_collection_finish() -> None:
     # alone, and a test that collects garbage does so in milliseconds.
     gc.collect()
     gc.freeze()
-
-
-def pytest_sessionfinish() -> None:
-    # What is imported at the end looks for who holds what: Hypothesis warns, wrongly, of what is out of sight.
-    gc.unfreeze()
 
 
 def require(find: Callable[[], Path]) -> Path:

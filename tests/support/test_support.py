@@ -8,6 +8,7 @@ import time
 import urllib.request
 
 import pytest
+from hypothesis import settings
 
 from tests.support.ports import free_port
 from tests.support.processes import ManagedProcess, ProcessFailed
@@ -15,6 +16,11 @@ from tests.support.servers import BaoServer, ConsulServer
 from tests.support.waiting import eventually, wait_until
 
 READY = "import json, time; print(json.dumps({'service': 'x', 'address': 'a'})); time.sleep(60)"
+
+
+def test_an_example_may_take_as_long_as_a_busy_machine_needs():
+    """In each test by Hypothesis, and in a run of its file alone."""
+    assert settings().deadline is None
 
 
 def test_wait_until_returns_what_became_true():
