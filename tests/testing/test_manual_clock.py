@@ -241,3 +241,29 @@ def test_one_loop_at_a_time(chassis_clock: ManualClock) -> None:
 
     chassis_clock.run(main())
     assert chassis_clock.slept == [5.0]
+
+
+@pytest.mark.asyncio
+@pytest.mark.filterwarnings("error")
+async def test_within_another_loop_it_does_not_begin(chassis_clock: ManualClock) -> None:
+    nested = asyncio.sleep(1)
+    with pytest.raises(RuntimeError, match="outside of it"):
+        chassis_clock.run(nested)
+    nested.close()
+
+
+@pytest.mark.filterwarnings("error")
+def test_threads_that_still_work_at_its_end_are_waited_for(chassis_clock: ManualClock) -> None:
+    """Python limits that wait to five minutes, which pass at once by this clock."""
+    began = chassis_clock()
+
+    async def main() -> bool:
+        loop: Any = asyncio.get_running_loop()
+        released = threading.Event()
+        working = loop.run_in_executor(None, released.wait, 10.0)
+        threading.Timer(0.02, released.set).start()
+        await loop.shutdown_default_executor(300.0)
+        return bool(await working)
+
+    assert chassis_clock.run(main())
+    assert chassis_clock() == began

@@ -83,6 +83,9 @@ class ManualClock:
 
         if self._runs:
             raise RuntimeError("this clock runs an event loop already: await what is to run in it")
+        if asyncio.events._get_running_loop() is not None:
+            # Before a loop is made, for it could not even be closed.
+            raise RuntimeError("an event loop runs in this thread: call this outside of it")
         with asyncio.Runner(loop_factory=lambda: ManualLoop(self)) as runner:
             self._runs = True
             try:

@@ -24,6 +24,10 @@ class ManualLoop(asyncio.SelectorEventLoop):
     monotonic = time
     """Asked by what would go by the system's clock elsewhere."""
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for its threads. However long that may take: by this loop's time, any limit is past at once."""
+        await super().shutdown_default_executor()
+
 
 class _Jumping(selectors.DefaultSelector):
     def __init__(self, clock: ManualClock) -> None:
