@@ -23,6 +23,7 @@ from chassis import (
     bulkhead,
     rate_limit,
 )
+from chassis.background import background
 from chassis.core import Instance, Registration, Status, events, remaining
 from chassis.discovery import MemoryDiscovery, MemoryRegistration
 from chassis.limits import RateLimitOptions
@@ -142,6 +143,7 @@ async def test_the_clients_policies_hold_for_a_program_that_was_not_started(tmp_
     upstream = chassis.upstreams.upstream("catalog")  # type: ignore[attr-defined]  # the shipped Upstreams
     assert upstream.options.retries == 0
     assert chassis.describe()["policies"]["client:catalog/balancing"]["policy"] == "ordered"
+    await chassis.stop()
 
 
 @pytest.mark.asyncio
@@ -352,3 +354,26 @@ async def test_a_chassis_that_was_stopped_can_be_started_again() -> None:
         for _ in range(2):
             async with chassis:
                 assert "consul kv config/shop/data" in chassis.describe()["configuration"]["sources"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("infrastructure", [False, True])
+async def test_a_start_that_fails_leaves_nothing_running_and_can_be_repeated(
+    tmp_path: Path, infrastructure: bool
+) -> None:
+    """Else its watchers went on for as long as the process, in a program that has given up on it."""
+
+    async def running() -> set[str]:
+        return {each.get_name() for each in asyncio.all_tasks() if each is not asyncio.current_task()}
+
+    file = tmp_path / "services.toml"
+    with dev_agent() as agent:
+        before = await background.run(running, name="running")
+        environment = {"CONSUL_HTTP_ADDR": agent.url} if infrastructure else {}
+        chassis = Chassis("shop", environment={**environment, "CHASSIS_SERVICES_FILE": str(file)})
+        with pytest.raises(ConfigError, match="services file"):
+            await chassis.start()
+        assert await background.run(running, name="running") <= before
+        file.write_text('[services]\ncatalog = "http://127.0.0.1:1"\n')
+        async with chassis:
+            assert "telemetry" in chassis.describe()

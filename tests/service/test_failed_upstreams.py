@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
@@ -73,9 +73,12 @@ def flask(chassis: Chassis) -> Any:
     return app
 
 
-def a_chassis() -> Chassis:
-    """One whose service ``catalog`` refuses connections."""
-    return Chassis("shop", environment={"CHASSIS_SERVICES__CATALOG": f"http://127.0.0.1:{free_port()}"})
+@pytest.fixture
+def chassis() -> Iterator[Chassis]:
+    """One whose service ``catalog`` refuses connections; what its calls have started ends with the test."""
+    made = Chassis("shop", environment={"CHASSIS_SERVICES__CATALOG": f"http://127.0.0.1:{free_port()}"})
+    yield made
+    asyncio.run(made.stop())
 
 
 def check(answers: list[tuple[int, Any, bytes]]) -> None:
@@ -89,9 +92,8 @@ def check(answers: list[tuple[int, Any, bytes]]) -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("make", [starlette, fastapi, litestar, plain])
 async def test_an_upstream_that_refuses_is_503_before_and_after_its_breaker_opens(
-    make: Callable[[Chassis], Any],
+    chassis: Chassis, make: Callable[[Chassis], Any]
 ) -> None:
-    chassis = a_chassis()
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app=make(chassis)), base_url="http://shop"
     ) as client:
@@ -99,12 +101,10 @@ async def test_an_upstream_that_refuses_is_503_before_and_after_its_breaker_open
     check([(each.status_code, each.headers, each.content) for each in answers])
 
 
-def test_an_upstream_that_refuses_is_503_in_wsgi_too() -> None:
-    chassis = a_chassis()
+def test_an_upstream_that_refuses_is_503_in_wsgi_too(chassis: Chassis) -> None:
     app = flask(chassis)
     answers = [app.test_client().get("/") for _ in range(4)]
     app.wsgi_app.lifecycle.retire()
-    asyncio.run(chassis.stop())
     check([(each.status_code, each.headers, each.data) for each in answers])
 
 
@@ -151,9 +151,11 @@ SIDE_BY_SIDE = [starlette_side_by_side, fastapi_side_by_side, plain_side_by_side
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("make", SIDE_BY_SIDE)
-async def test_a_task_groups_calls_that_fail_are_answered_as_one_that_fails(make: Callable[..., Any]) -> None:
+async def test_a_task_groups_calls_that_fail_are_answered_as_one_that_fails(
+    chassis: Chassis, make: Callable[..., Any]
+) -> None:
     """Calls made side by side end in an ExceptionGroup: as long as nothing else is in it, it is no defect."""
-    app = make(a_chassis(), lambda: asyncio.sleep(30))
+    app = make(chassis, lambda: asyncio.sleep(30))
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://shop") as client:
         answer = await client.get("/")
     assert answer.status_code == 503
@@ -163,14 +165,16 @@ async def test_a_task_groups_calls_that_fail_are_answered_as_one_that_fails(make
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("make", SIDE_BY_SIDE)
-async def test_a_task_group_with_a_defect_in_it_is_a_defect(make: Callable[..., Any]) -> None:
+async def test_a_task_group_with_a_defect_in_it_is_a_defect(
+    chassis: Chassis, make: Callable[..., Any]
+) -> None:
     async def defect() -> None:
         try:
             await asyncio.sleep(30)
         except asyncio.CancelledError:
             raise KeyError("mistyped") from None
 
-    app = make(a_chassis(), defect)
+    app = make(chassis, defect)
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://shop") as client:
         with pytest.raises(ExceptionGroup) as raised:
@@ -188,13 +192,13 @@ def test_what_answers_a_group_is_its_first_member_however_deep() -> None:
     assert answerable(BaseExceptionGroup("", [late, KeyboardInterrupt()])) is None
 
 
-def test_a_wsgi_applications_group_of_failures_is_answered_too() -> None:
+def test_a_wsgi_applications_group_of_failures_is_answered_too(chassis: Chassis) -> None:
     from werkzeug.test import Client
 
     def app(environ: Any, start_response: Any) -> Any:
         raise ExceptionGroup("calls", [UpstreamError("refused", service="catalog", failure="unreachable")])
 
-    edge = a_chassis().wsgi(app)
+    edge = chassis.wsgi(app)
     answer = Client(edge).get("/")
     edge.lifecycle.retire()
     assert answer.status_code == 503
@@ -246,9 +250,10 @@ def flask_with_handler() -> Any:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("make", [starlette_with_handler, litestar_with_handler, flask_with_handler])
-async def test_a_handler_that_an_application_has_before_chassis_comes_stays(make: Callable[[], Any]) -> None:
+async def test_a_handler_that_an_application_has_before_chassis_comes_stays(
+    chassis: Chassis, make: Callable[[], Any]
+) -> None:
     app = make()
-    chassis = a_chassis()
     chassis.install(app)
     if hasattr(app, "test_client"):
         status = app.test_client().get("/").status_code
@@ -257,5 +262,4 @@ async def test_a_handler_that_an_application_has_before_chassis_comes_stays(make
         transport = httpx2.ASGITransport(app=app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://shop") as client:
             status = (await client.get("/")).status_code
-    await chassis.stop()
     assert status == 418

@@ -328,11 +328,14 @@ class Chassis:
         """Read the configuration and start; edges do this by themselves.
 
         :raises ConfigError: a setting cannot be used, or a required system does not answer in time.
+            What had begun has ended then.
         """
         try:
             await self._runtime.start()
-        except Exception as error:
-            self._start_failed(error)
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self._start_failed(error)
+            await self.stop()
             raise
         self._tasks.start()
 
@@ -350,11 +353,7 @@ class Chassis:
         await self._runtime.stop()
 
     async def __aenter__(self) -> Self:
-        try:
-            await self.start()
-        except BaseException:
-            await self.stop()
-            raise
+        await self.start()
         return self
 
     async def __aexit__(self, *error: object) -> None:
