@@ -100,8 +100,21 @@ def test_a_crowded_agent_keeps_half_and_at_least_one(still_open: int, ceiling: i
     assert slots.ceiling == ceiling
     for _ in range(still_open):
         slots.give_back()
-    taken = [slots.take(50, now=1.0) for _ in range(ceiling + 1)]
-    assert taken == [True] * ceiling + [False]
+    # One more by then.
+    taken = [slots.take(50, now=10.0) for _ in range(ceiling + 2)]
+    assert taken == [True] * (ceiling + 1) + [False]
+
+
+def test_case_14_a_full_agent_is_asked_for_a_place_every_ten_seconds() -> None:
+    """Others hold all its connections, and this process has a hundred watches, each asking once a second."""
+    slots, refused = QuerySlots(), 0
+    for tenths in range(600):
+        for _ in range(10):
+            if slots.take(50, now=tenths / 10):
+                slots.give_back()
+                slots.crowded(now=tenths / 10)
+                refused += 1
+    assert refused == 6
 
 
 @given(st.lists(st.sampled_from(["take", "back", "crowded", "later"]), max_size=60), st.integers(0, 6))

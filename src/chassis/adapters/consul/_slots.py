@@ -29,7 +29,13 @@ class QuerySlots:
         return min(wanted, self._ceiling + int((now - self._refused_at) / _ONE_MORE_AFTER))
 
     def take(self, wanted: int, *, now: float) -> bool:
-        """Take leave for one, if one is left."""
+        """Take leave for one, if one is left.
+
+        None is in the first ten seconds after a refusal, or whoever has none would be refused again with
+        every question.
+        """
+        if self._refused_at is not None and now < self._refused_at + _ONE_MORE_AFTER:
+            return False
         if self.open >= self.limit(wanted, now=now):
             return False
         self.open += 1
