@@ -114,7 +114,9 @@ class Configuration:
         for each in self._engine.handles.all:
             if each.made_of(type_, name, path, prefix, strict):
                 return each
-        handle = Settings(self, type_, name=name, table=path, prefix=prefix, strict=strict)
+        handle = Settings(
+            self.load, type_, file=self.file, name=name, table=path, prefix=prefix, strict=strict
+        )
         self._engine.handles.all.append(handle)
         return handle
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from chassis.config._build import changed_paths, masked
 from chassis.config._errors import ConfigUnavailable
@@ -14,9 +14,6 @@ from chassis.config._schema import Node, describe
 from chassis.config._sources import parse_path
 from chassis.config._subscribers import Subscriber
 from chassis.core.contracts import Subscription
-
-if TYPE_CHECKING:
-    from chassis.config._configuration import Configuration
 
 T = TypeVar("T")
 
@@ -39,19 +36,24 @@ class Settings(Generic[T]):
     ``current`` always belong together. A change that does not validate never gets in.
 
     Made by :meth:`Configuration.settings`.
+
+    :param load: fills the handle it is given, or raises.
+    :param file: the file named where a setting is missing.
     """
 
     def __init__(
         self,
-        configuration: Configuration,
+        load: Callable[[Settings[T]], None],
         type_: type[T],
         *,
+        file: str,
         name: str,
         table: Path,
         prefix: str,
         strict: bool,
     ) -> None:
-        self._configuration = configuration
+        self._fill = load
+        self._file = file
         self._type = type_
         self._name = name
         self._table = table
@@ -151,7 +153,7 @@ class Settings(Generic[T]):
     def _load(self) -> View[T]:
         pending = self._pending
         if pending is None:
-            self._configuration.load(self)
+            self._fill(self)
         elif self._view is None:
             # It is being tried in the background; trying here would make every caller wait.
             raise ConfigUnavailable(pending.message, setting=pending.setting, origin=pending.origin)
@@ -168,7 +170,7 @@ class Settings(Generic[T]):
     def _hint(self, path: Path) -> str:
         where = dotted((*self._table, *path[:-1]))
         table = f" in table [{where}]" if where else ""
-        return f"set {path[-1]}{table} of {self._configuration.file}, or {variable(self._prefix, path)}"
+        return f"set {path[-1]}{table} of {self._file}, or {variable(self._prefix, path)}"
 
 
 def _walk(node: Node, value: Any, path: Path) -> Iterator[tuple[Path, Node, Any]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -14,6 +15,7 @@ from chassis.limits import LoadShedder
 from chassis.loadbalancing import BalancingOptions
 from chassis.metrics import ServerMetrics
 from chassis.server import Address, Endpoints, Lifecycle, ServerEdge, WSGIEdge, WSGILifecycle
+from chassis.service._examination import Examination
 from chassis.service._install import install
 from chassis.service._runtime import Runtime
 from chassis.service._tasks import TaskFunction, Tasks
@@ -373,3 +375,16 @@ def chassis_of(app: Any) -> Chassis | None:
     if found is None:
         found = getattr(app, "extensions", {}).get("chassis")
     return found if isinstance(found, Chassis) else None
+
+
+@asynccontextmanager
+async def examining(chassis: Chassis) -> AsyncIterator[Examination]:
+    """Read the settings as the service would, and give what they lead to; nothing is registered or served.
+
+    :raises ConfigError: a setting cannot be used.
+    """
+    runtime = chassis._runtime
+    try:
+        yield await runtime.examine()
+    finally:
+        await runtime.stop()

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chassis.adapters.consul import ConsulAPI
 from chassis.core import Discovery
-
-if TYPE_CHECKING:
-    from chassis.service._chassis import Chassis
-    from chassis.service._options import ChassisOptions
+from chassis.service._options import ChassisOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +27,3 @@ class Examination:
     configuration: Mapping[str, Any]
     discovery: Discovery
     consul: ConsulAPI | None
-
-
-@asynccontextmanager
-async def examining(chassis: Chassis) -> AsyncIterator[Examination]:
-    """Read the settings as the service would, and give what they lead to; nothing is registered or served.
-
-    :raises ConfigError: a setting cannot be used.
-    """
-    runtime = chassis._runtime
-    try:
-        yield await runtime.examine()
-    finally:
-        await runtime.stop()

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from chassis.core import ConfigError
 from chassis.core.request import request_id
 
-if TYPE_CHECKING:
-    from chassis.service._chassis import Chassis
+
+class Edges(Protocol):
+    """What is put around applications: in fact a ``Chassis``, which the application keeps."""
+
+    def asgi(self, app: Any) -> Any:
+        """An ASGI application around ``app``."""
+
+    def wsgi(self, app: Any) -> Any:
+        """A WSGI application around ``app``."""
 
 
-def install(app: Any, chassis: Chassis) -> None:
+def install(app: Any, chassis: Edges) -> None:
     """Put ``chassis`` around ``app``, in place.
 
     :raises ConfigError: the framework has no door, or the application has begun to serve.
@@ -40,11 +47,11 @@ def _framework(app: Any) -> str:
     return ""
 
 
-def _doors() -> dict[str, Callable[[Any, Chassis], None]]:
+def _doors() -> dict[str, Callable[[Any, Edges], None]]:
     return {"starlette": _into_starlette, "flask": _into_flask, "litestar": _into_litestar}
 
 
-def _into_starlette(app: Any, chassis: Chassis) -> None:
+def _into_starlette(app: Any, chassis: Edges) -> None:
     if app.middleware_stack is not None:
         raise ConfigError(
             "the application has begun to serve",
@@ -91,7 +98,7 @@ def _problem_arguments(error: Exception) -> tuple[bytes, int, dict[str, str]]:
     return body, status, {"Content-Type": PROBLEM_TYPE, **headers}
 
 
-def _into_flask(app: Any, chassis: Chassis) -> None:
+def _into_flask(app: Any, chassis: Edges) -> None:
     from flask import Response, request
 
     from chassis.server import ANSWERABLE, ROUTE
@@ -115,7 +122,7 @@ def _into_flask(app: Any, chassis: Chassis) -> None:
             app.register_error_handler(kind, refused)
 
 
-def _into_litestar(app: Any, chassis: Chassis) -> None:
+def _into_litestar(app: Any, chassis: Edges) -> None:
     app.state.chassis = chassis
     # Litestar's handler never sees the lifespan, which it serves itself before it dispatches.
     edge = chassis.asgi(app.asgi_handler)

@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import functools
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,11 @@ from chassis.core import (
 from chassis.core.forks import tell_after_fork
 from chassis.core.options import Seconds, check_seconds
 from chassis.discovery import CompositeDiscovery, FileDiscovery, StaticDiscovery, parse_urls
-from chassis.health import Health, State, Unhealthy
+from chassis.health import Health, State
 from chassis.secrets import FileSecrets, SecretStore
 from chassis.server import Address, LoopWatch, ServerOptions
 from chassis.service._breaker_gauge import register_breaker_gauge
+from chassis.service._checks import register_checks
 from chassis.service._discovery_gauges import register_discovery_gauges
 from chassis.service._examination import Examination
 from chassis.service._options import KNOWN, PREFIX, TABLE, ChassisOptions
@@ -267,7 +268,8 @@ class Runtime:
         self._undo += [self._policies.withdraw, changes.close]
         self._discover()
         self.upstreams.open()
-        self._add_checks()
+        unregistered = None if self._consul is None else self._unregistered
+        self._undo.append(register_checks(self.health, self.configuration, unregistered))
         # In the loop that starts it, where a service's own async checks belong.
         self._checking = asyncio.create_task(self.health.run(), name="chassis:health")
         self._undo.append(register_breaker_gauge(self.registry))
@@ -369,37 +371,12 @@ class Runtime:
             # It goes on in the background; /health shows it.
             return
 
-    def _add_checks(self) -> None:
-        """Whether what the service goes by is still told. Not critical: what is known goes on being used."""
-
-        def troubles(*, of_consul: bool) -> list[str]:
-            """The details of the sources in trouble that Consul does not answer for, or of all others."""
-            return [
-                each["detail"]
-                for name, each in self.configuration.describe()["sources"].items()
-                if each["bad"]
-                and of_consul is (name.startswith("consul ") and each["state"] == "unreachable")
-            ]
-
-        # Coroutines, since they are run at once, and a plain function only when its thread has started.
-        async def configuration_is_taken() -> None:
-            for trouble in troubles(of_consul=False):
-                raise Unhealthy(trouble)
-
-        async def consul_answers() -> None:
-            registered = self._registration
-            if registered is None and self._registering:
-                raise Unhealthy("not registered yet; if that stays, the log says why")
-            if registered is not None and not registered.registered.confirmed:
-                raise Unhealthy(registered.registered.describe().get("trouble") or "not registered yet")
-            for trouble in troubles(of_consul=True):
-                raise Unhealthy(trouble)
-
-        checks: dict[str, Callable[[], Awaitable[None]]] = {"configuration": configuration_is_taken}
-        if self._consul is not None:
-            checks["consul"] = consul_answers
-        for name, function in checks.items():
-            self._undo.append(self.health.check(name, function, critical=False, ttl=1.0))
+    def _unregistered(self) -> str:
+        """What keeps this process from being found; "" if nothing does, or it is not to be found."""
+        if self._registration is None:
+            return "not registered yet; if that stays, the log says why" if self._registering else ""
+        registered = self._registration.registered
+        return "" if registered.confirmed else registered.describe().get("trouble") or "not registered yet"
 
     def describe(self) -> dict[str, Any]:
         """All of it as plain values, for ``/health``."""

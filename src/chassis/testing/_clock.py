@@ -86,7 +86,7 @@ class ManualClock:
         if asyncio.events._get_running_loop() is not None:
             # Before a loop is made, for it could not even be closed.
             raise RuntimeError("an event loop runs in this thread: call this outside of it")
-        with asyncio.Runner(loop_factory=lambda: ManualLoop(self)) as runner:
+        with asyncio.Runner(loop_factory=lambda: ManualLoop(self, self.advance)) as runner:
             self._runs = True
             try:
                 return runner.run(main)

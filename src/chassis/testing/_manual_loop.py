@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from chassis.testing._clock import ManualClock
+from collections.abc import Callable
 
 
 class ManualLoop(asyncio.SelectorEventLoop):
-    """Its time is the clock's, and where it would wait for a time, the clock goes on to it at once."""
+    """Its time is the clock's, and where it would wait for a time, the clock goes on to it at once.
 
-    def __init__(self, clock: ManualClock) -> None:
-        self._manual = clock
-        super().__init__(_Jumping(clock))
+    :param now: what the clock shows.
+    :param advance: has it go on.
+    """
+
+    def __init__(self, now: Callable[[], float], advance: Callable[[float], None]) -> None:
+        self._now = now
+        super().__init__(_Jumping(advance))
 
     def time(self) -> float:
         """What the clock shows."""
-        return self._manual()
+        return self._now()
 
     monotonic = time
     """Asked by what would go by the system's clock elsewhere."""
@@ -30,9 +31,9 @@ class ManualLoop(asyncio.SelectorEventLoop):
 
 
 class _Jumping(selectors.DefaultSelector):
-    def __init__(self, clock: ManualClock) -> None:
+    def __init__(self, advance: Callable[[float], None]) -> None:
         super().__init__()
-        self._clock = clock
+        self._advance = advance
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
@@ -40,5 +41,5 @@ class _Jumping(selectors.DefaultSelector):
             return ready
         if timeout is None:
             return super().select(None)  # no task waits for a time, so for a thread or a signal
-        self._clock.advance(max(0.0, timeout))
+        self._advance(max(0.0, timeout))
         return []
