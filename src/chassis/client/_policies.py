@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from chassis.breaker import BreakerOptions
 from chassis.client._instance import InstanceState
 from chassis.core import Freshness
-from chassis.loadbalancing import BalancingOptions, Endpoint, EndpointSet, by_name
+from chassis.loadbalancing import BalancingOptions, EndpointSet
 from chassis.retries import BudgetOptions, RetryBudget
 
 _CONSECUTIVE_IN_DOUBT = 2
@@ -21,18 +21,13 @@ class BreakerFamily:
     While discovery is silent, what it told may be long gone, and nobody takes an instance off the list:
     so two failures in a row are enough to open a breaker, where failures in a row count at all.
 
-    :param endpoints: gives those there are.
+    :param endpoints: those there are.
     :ivar options: as configured.
     """
 
     kind = "client"
 
-    def __init__(
-        self,
-        service: str,
-        options: BreakerOptions,
-        endpoints: Callable[[], Iterable[Endpoint[InstanceState]]],
-    ) -> None:
+    def __init__(self, service: str, options: BreakerOptions, endpoints: EndpointSet[InstanceState]) -> None:
         self.name = f"{service}/breaker"
         self.defaults = options
         self.options = options
@@ -53,7 +48,7 @@ class BreakerFamily:
             "options": self.options.describe(),
             "effective": self.effective.describe(),
             "instances": {
-                name: each.state.breaker.describe() for name, each in by_name(self._endpoints()).items()
+                name: each.state.breaker.describe() for name, each in self._endpoints.by_name().items()
             },
         }
 
@@ -71,7 +66,7 @@ class BreakerFamily:
 
     def _apply(self) -> None:
         options = self.effective
-        for each in self._endpoints():
+        for each in self._endpoints.endpoints():
             each.state.breaker.reconfigure(options)
 
 

@@ -27,7 +27,7 @@ from chassis.core import (
 )
 from chassis.core.forks import tell_after_fork
 from chassis.limits import Bulkhead, BulkheadOptions
-from chassis.loadbalancing import BalancingOptions, EndpointSet, by_name
+from chassis.loadbalancing import BalancingOptions, EndpointSet
 from chassis.metrics import ClientMetrics
 from chassis.retries import Backoff, HedgeMachine, HedgeOptions
 
@@ -69,7 +69,7 @@ class Upstream:
         self.endpoints: EndpointSet[InstanceState] = EndpointSet(
             service, balancing, create=self._new_state, dispose=InstanceState.close, bus=bus
         )
-        self.breakers = BreakerFamily(service, breaker, self.endpoints.endpoints)
+        self.breakers = BreakerFamily(service, breaker, self.endpoints)
         self.balancing = BalancingPolicy(service, balancing, self.endpoints)
         self.known = False
         """Whether discovery has said anything definite about the service."""
@@ -163,7 +163,7 @@ class Upstream:
                     "status": endpoint.instance.status.value,
                     "in_flight": endpoint.in_flight,
                 }
-                for name, endpoint in by_name(self.endpoints.endpoints()).items()
+                for name, endpoint in self.endpoints.by_name().items()
             },
             "source": snapshot.source.value if snapshot is not None else None,
             "freshness": snapshot.freshness.value if snapshot is not None else None,

@@ -6,7 +6,7 @@ now: the filters stand there, once. A *policy* (:class:`~chassis.core.contracts.
 among those: a pure object with a little memory.
 """
 
-from chassis.loadbalancing._endpoint import Endpoint, by_name
+from chassis.loadbalancing._endpoint import Endpoint
 from chassis.loadbalancing._endpoints import EndpointSet, Pick
 from chassis.loadbalancing._events import EndpointEjected, EndpointReturned, PanicEntered, PanicLeft
 from chassis.loadbalancing._options import BalancingOptions, PolicyName
@@ -21,5 +21,4 @@ __all__ = [
     "PanicLeft",
     "Pick",
     "PolicyName",
-    "by_name",
 ]

@@ -13,7 +13,7 @@ from chassis.core.instances import Instance, Snapshot
 from chassis.core.outcomes import Outcome
 from chassis.loadbalancing._candidate import any_fit, share_of
 from chassis.loadbalancing._consistent_hash import stable_hash
-from chassis.loadbalancing._endpoint import Endpoint, S
+from chassis.loadbalancing._endpoint import Endpoint, S, by_name
 from chassis.loadbalancing._machine import LONG_AGO, BalancingMachine
 from chassis.loadbalancing._options import BalancingOptions
 from chassis.loadbalancing._view import Tier, View
@@ -103,6 +103,10 @@ class EndpointSet(Generic[S]):
     def endpoints(self) -> tuple[Endpoint[S], ...]:
         """All endpoints, of every status, ordered by instance id."""
         return self._machine.endpoints
+
+    def by_name(self) -> dict[str, Endpoint[S]]:
+        """All endpoints as they are described: by instance id, with the address where one id is two instances."""
+        return by_name(self._machine.endpoints)
 
     def callable_endpoints(self) -> tuple[Endpoint[S], ...]:
         """Those whose registry calls them passing or warning, and that are of this process's subset."""
