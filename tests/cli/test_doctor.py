@@ -17,7 +17,7 @@ import pytest
 from chassis import BreakerOptions, Chassis
 from chassis.cli import main
 from chassis.core import Instance
-from chassis.discovery import MemoryDiscovery
+from chassis.discovery import MemoryDiscovery, MergedDiscovery
 from chassis.server import Address
 from tests.client.scripted import ScriptedServer, answer
 from tests.support.processes import ManagedProcess
@@ -321,15 +321,19 @@ def running() -> Iterator[Callable[..., str]]:
         each()
 
 
-def health(*, client: str = "127.0.0.1", fail: bool = False, broken: bool = False) -> bytes:
+def health(
+    *, client: str = "127.0.0.1", fail: bool = False, broken: bool = False, one_id: bool = False
+) -> bytes:
     """The body of /health of a service that calls two instances, one of which fails."""
 
     async def ask() -> bytes:
-        discovery, registry = MemoryDiscovery(), MemoryDiscovery()
+        sources, registry = {"bad": MemoryDiscovery(), "good": MemoryDiscovery()}, MemoryDiscovery()
+        discovery = MergedDiscovery(list(sources.values()))
         with ScriptedServer(answer(500)) as bad, ScriptedServer(answer(200)) as good:
             for name, server in (("bad", bad), ("good", good)):
                 if not (broken and name == "good"):
-                    discovery.put(Instance(id=name, service="catalog", host="127.0.0.1", port=server.port))
+                    id_ = "same" if one_id else name
+                    sources[name].put(Instance(id=id_, service="catalog", host="127.0.0.1", port=server.port))
             chassis = Chassis("shop", environment={}, discovery=discovery, registrar=registry)
             catalog = chassis.client("catalog", breaker=BreakerOptions(consecutive_failures=1))
             if fail:
@@ -360,6 +364,21 @@ def test_a_running_service_tells_of_its_breakers_and_maintenance(doctor: Any, ru
     assert "catalog: 2 of 2 instances fit, 1 of them called now" in page
     assert "-> it is tried again by itself: see the instance's log for why it failed" in look
     assert "under maintenance, asked for by the service itself: migrating" in page
+
+
+def test_of_two_instances_of_one_id_each_has_its_own_breaker(doctor: Any, running: Any) -> None:
+    body = health(one_id=True)
+    (bad,) = [
+        name
+        for name, each in json.loads(body)["policies"]["client:catalog/breaker"]["instances"].items()
+        if each["state"] == "open"
+    ]
+    status, page = doctor("--url", running(body))
+    assert status == 0, page
+    rows = [line.split() for line in page.splitlines() if line.startswith("  same")]
+    assert sorted(row[-1] for row in rows) == ["closed", "open"]
+    assert "2 of 2 instances fit, 1 of them called now" in page
+    assert f"catalog: {bad} has its breaker open" in page
 
 
 def test_a_running_service_without_an_instance_left_is_something_to_do(doctor: Any, running: Any) -> None:
@@ -397,7 +416,7 @@ def test_what_a_service_says_of_its_troubles_is_found(doctor: Any, running: Any)
             "client:catalog/balancing": {
                 "policy": "round_robin",
                 "panic": True,
-                "instances": {"a": {"ejected_for": 12.3, "tier": 1, "share": 0.25}},
+                "instances": {"a": {"address": "a:1", "ejected_for": 12.3, "tier": 1, "share": 0.25}},
             },
         },
         "discovery": {

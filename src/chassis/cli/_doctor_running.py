@@ -147,10 +147,11 @@ def _service(
     balancing = policies.get(f"client:{name}/balancing") or {}
     breakers = (policies.get(f"client:{name}/breaker") or {}).get("instances") or {}
     standing = balancing.get("instances") or {}
-    instances = [
-        _instance(name, each, breakers.get(each["id"]) or {}, standing.get(each["id"]) or {})
-        for each in told.get("instances") or ()
-    ]
+    instances, called = [], []
+    for each in told.get("instances") or ():
+        known_as = _known_as(each, standing)
+        called.append(known_as or each["id"])
+        instances.append(_instance(name, each, breakers.get(known_as) or {}, standing.get(known_as) or {}))
     usable = sum(not each["problems"] for each in instances)
     more = {
         "instances": instances,
@@ -165,13 +166,25 @@ def _service(
     elif told.get("freshness") in ("stale", "expired") and not down:
         error = told.get("error") or "its source does not answer"
         report.find(name, f"what is known is {told['freshness']}: {error}", "see to its source")
-    for each in instances:
+    for known_as, each in zip(called, instances, strict=True):
         if each["problems"]:
             # While others are left this costs no call.
-            problem = f"{each['id']} {' and '.join(each['problems'])}"
+            problem = f"{known_as} {' and '.join(each['problems'])}"
             report.find(name, problem, each["next"], urgent=not usable)
     if balancing.get("panic"):
         report.find(name, "so few instances are fit that all are called (panic)", "see to those that are not")
+
+
+def _known_as(told: Mapping[str, Any], standing: Mapping[str, Any]) -> str:
+    """Under which name the service's balancing and breakers know an instance: two may have one id.
+
+    "" for one that discovery tells of and no call knows yet.
+    """
+    address = told["url"].partition("://")[2]
+    for name in (f"{told['id']} at {address}", told["id"]):
+        if name in standing and standing[name].get("address") == address:
+            return str(name)
+    return ""
 
 
 def _instance(
