@@ -244,3 +244,24 @@ def test_a_silenced_check_names_its_rule_and_its_reason(silence: str) -> None:
         for number, line in enumerate(file.read_text().splitlines(), 1):
             if f"# {silence}" in line:
                 assert re.search(form, line), f"{place(file)}:{number}: {line.strip()}"
+
+
+def test_no_two_files_need_each_other() -> None:
+    """Not even for a type: each can be read, and changed, after those it imports."""
+    needs: dict[str, set[str]] = {}
+    for file in FILES:
+        name = ".".join(("chassis", *file.relative_to(SOURCE).with_suffix("").parts))
+        if file.name != "__init__.py":
+            tree = ast.walk(ast.parse(file.read_text()))
+            needs[name] = {each.module for each in tree if isinstance(each, ast.ImportFrom) and each.module}
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        left = [start]
+        while left:
+            for each in needs.get(left.pop(), set()) - found:
+                found.add(each)
+                left.append(each)
+        return found
+
+    assert [name for name in needs if name in reached(name)] == []
