@@ -8,7 +8,6 @@ python -m nox -l             all of them
 import json
 import os
 import xml.etree.ElementTree as ET
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -25,39 +24,11 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 GROUPS = nox.project.dependency_groups
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 BRANCHES_COVERED = 90  # per cent, at least
-WAITING = {
-    "not integration": ["tests/adapters", "tests/client", "tests/contract", "tests/discovery"],
-    "integration": ["tests/adapters", "tests/cli", "tests/contract"],
-}
-"""What of the tests so marked waits for nearly all of its time, and for about as long as the others work."""
 
 
 def install(session: nox.Session, *groups: str, extras: str = "[all]") -> None:
     """Install the project as it stands in the tree, and the named dependency groups."""
     session.install("--quiet", "--editable", f".{extras}", *GROUPS(PYPROJECT, *groups))
-
-
-def run_pytest(session: nox.Session, pytest: list[str], marked: str) -> list[Path]:
-    """Run the tests so marked, those that wait beside those that work, and give the reports (JUnit's XML).
-
-    Each of the two runs its files in their order: what a test leaves to another is the same every time.
-    """
-    waiting = WAITING[marked]
-    parts = (
-        [list(session.posargs)] if session.posargs else [waiting, [f"--ignore={each}" for each in waiting]]
-    )
-    reports = [Path(session.create_tmp()).resolve() / f"{number}.xml" for number, _ in enumerate(parts)]
-
-    def run(part: list[str], report: Path) -> None:
-        printed = session.run(
-            *pytest, "-m", marked, f"--junit-xml={report}", *part, silent=not session.posargs
-        )
-        if printed is not True:
-            session.log(f"{' '.join(part)}\n{printed}")
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(run, parts, reports))
-    return reports
 
 
 @nox.session
@@ -68,7 +39,7 @@ def tests(session: nox.Session) -> None:
     data = Path(session.create_tmp()) / "coverage"
     session.env["COVERAGE_FILE"] = str(data.resolve())
     session.run("coverage", "erase")
-    run_pytest(session, ["coverage", "run", "-m", "pytest"], "not integration")
+    session.run("coverage", "run", "-m", "pytest", "-m", "not integration", *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
     report = data.with_suffix(".json")
@@ -94,11 +65,10 @@ def integration(session: nox.Session) -> None:
     With CHASSIS_REQUIRE_SERVERS=1 a test that was skipped fails the session.
     """
     install(session, "test", "types")
+    report = Path(session.create_tmp()) / "integration.xml"
+    session.run("pytest", "-m", "integration", f"--junit-xml={report}", *session.posargs)
     skipped = [
-        case.get("name")
-        for report in run_pytest(session, ["pytest"], "integration")
-        for case in ET.parse(report).iter("testcase")
-        if case.find("skipped") is not None
+        case.get("name") for case in ET.parse(report).iter("testcase") if case.find("skipped") is not None
     ]
     if skipped and os.environ.get("CHASSIS_REQUIRE_SERVERS") == "1":
         session.error(f"CHASSIS_REQUIRE_SERVERS=1, and these did not run: {', '.join(map(str, skipped))}")
