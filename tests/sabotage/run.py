@@ -219,6 +219,13 @@ class Tree:
 # ── the parent ───────────────────────────────────────────────────────────────────────────────────
 
 
+def shares(tests: set[str], workers: int) -> list[list[str]]:
+    """The tests, dealt to the workers by the file: each file is read once, and its tests are not rivals."""
+    by_file = itertools.groupby(sorted(tests), lambda test: test.partition("::")[0])
+    files = [list(those) for _, those in by_file]
+    return [list(itertools.chain(*files[number::workers])) for number in range(workers)]
+
+
 def before(tree: Tree, tests: list[str]) -> dict[str, str]:
     """What became of each test on the unbroken code: passed, failed, skipped or missing."""
     if not tests:
@@ -264,9 +271,8 @@ def run_all(entries: list[Sabotage], workers: int) -> int:
                 tell("FAIL", entry, f": {flaw}")
             else:
                 sound.append(entry)
-        tests = sorted({entry.test for entry in sound})
         state: dict[str, str] = {}
-        for part in pool.map(before, all_trees, [tests[number::workers] for number in range(workers)]):
+        for part in pool.map(before, all_trees, shares({entry.test for entry in sound}, workers)):
             state |= part
         trees: queue.SimpleQueue[Tree] = queue.SimpleQueue()
         for tree in all_trees:
