@@ -230,7 +230,9 @@ def before(tree: Tree, tests: list[str]) -> dict[str, str]:
     """What became of each test on the unbroken code: passed, failed, skipped or missing."""
     if not tests:
         return {}
-    _, outcomes, _ = tree.run(tests, LIMIT + 10 * len(tests))
+    _, outcomes, printed = tree.run(tests, LIMIT + 10 * len(tests))
+    if "failed" in outcomes.values():
+        print(printed[-6_000:], flush=True)
     if not outcomes:  # one node id that does not exist keeps pytest from running any of them
         for test in tests:
             outcomes |= tree.run([test], LIMIT)[1]
