@@ -145,7 +145,7 @@ def test_what_a_service_says_it_accepted_is_what_the_receiver_has(tmp_path: Path
             "catalog",
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.wait_for_json("address")["address"],
             OTEL_RESOURCE_ATTRIBUTES="service.instance.id=catalog-1",
-            CHASSIS_SERVER__DRAIN="0",  # time in which what nobody flushed would be delivered all the same
+            CHASSIS_OTLP__LINGER="60s",  # or what nobody flushed is delivered all the same, in time
         )
         try:
             for _ in range(20):
