@@ -309,7 +309,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Break each promise in a copy and see its test fail.")
     parser.add_argument("components", nargs="*", help="names of tests/sabotage/*.toml; all by default")
     parser.add_argument("-k", default="", metavar="WORD", help="only entries whose name has the word")
-    parser.add_argument("-j", type=int, default=2 * (os.cpu_count() or 1), metavar="N", help="workers")
+    parser.add_argument("-j", type=int, default=os.cpu_count() or 1, metavar="N", help="workers")
     chosen = parser.parse_args()
     entries = [
         entry
