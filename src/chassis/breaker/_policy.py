@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 
 from chassis.breaker._events import BreakerRejected, event_of
-from chassis.breaker._failures import failure_text, told_wait
 from chassis.breaker._guards import guard, guard_async
 from chassis.breaker._machine import BreakerMachine
 from chassis.breaker._options import BreakerFields, BreakerOptions, Mode
@@ -16,6 +15,7 @@ from chassis.breaker._tickets import Generation, Ticket
 from chassis.core.clock import Clock, monotonic
 from chassis.core.errors import CircuitOpen
 from chassis.core.events import EventBus, events
+from chassis.core.failures import failure_text, told_wait
 from chassis.core.forks import tell_after_fork
 from chassis.core.functions import is_awaitable
 from chassis.core.outcomes import Classifier, Outcome, classify_error

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from chassis.core.deadline import current_deadline
+from chassis.core.failures import failure_text, told_wait
 from chassis.retries._refusals import is_refusal
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ NO_ATTEMPTS_LEFT = "no attempts left"
 DEADLINE_FIRST = "the deadline comes first"
 BUDGET_SPENT = "the retry budget is spent"
 _NOTE = "attempts of this call"
-_LONGEST_FAILURE = 200
 _FOREVER = 1e12  # an int may be too large for a float
 
 
@@ -155,21 +154,5 @@ def _told_to_wait(error: BaseException | None) -> float | None:
     if isinstance(error, BaseExceptionGroup):
         waits = (_told_to_wait(member) for member in error.exceptions)
         return max((wait for wait in waits if wait is not None), default=None)
-    try:
-        told = getattr(error, "retry_after", None)
-    except Exception:  # noqa: BLE001 - the property's own error; the caller gets the one it is of
-        return None
-    if isinstance(told, bool) or not isinstance(told, int | float) or not 0 <= told < math.inf:
-        return None
-    return float(min(told, _FOREVER))
-
-
-def failure_text(error: Exception | None) -> str:
-    """Type and message of ``error``, as it goes into notes and events."""
-    if error is None:
-        return "its result was judged a failure"
-    try:
-        text = f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - an error that cannot be printed is still a failure
-        text = type(error).__name__
-    return text[:_LONGEST_FAILURE]
+    told = told_wait(error)
+    return None if told is None else float(min(told, _FOREVER))
