@@ -260,6 +260,8 @@ def test_case_20_an_instance_whose_loop_is_blocked_is_critical_until_the_next_be
         assert not blocked.done()
         blocked.result()
     wait_until(lambda: registered(registry)[port] == ("passing", "ready"), 1.5, "the next beat")
+    # The heartbeat reads the lag itself; the event comes with the watch's next round, up to 0.1 s later.
+    wait_until(lambda: "service.loop_recovered" in process.output, 1.5, "the recovery")
     assert process.output.count("service.loop_blocked") == 1
     assert process.output.count("service.loop_recovered") == 1
 
