@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import weakref
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -159,6 +160,22 @@ def test_transitions_before_the_first_listener_are_kept_and_refusals_are_not() -
     bus.emit(Opened(subject="c"))
     assert seen[-1].subject == "b"
     assert late[-1].subject == "c"
+
+
+def test_what_ends_while_an_event_is_kept_may_tell_of_it() -> None:
+    """The collector may end a forgotten call right there, whose breaker tells of its opening."""
+    bus = EventBus(keep=1)
+    oldest = Opened(subject="dropped for the next one")
+    weakref.finalize(oldest, bus.emit, Opened(subject="told meanwhile"))
+    bus.emit(oldest)
+    del oldest
+    thread = threading.Thread(target=bus.emit, args=(Opened(subject="next"),), daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+    seen: list[Event] = []
+    bus.subscribe(seen.append)
+    assert [event.subject for event in seen] == ["told meanwhile"]
 
 
 def test_a_listener_that_raises_is_counted_and_breaks_nothing() -> None:

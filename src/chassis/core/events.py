@@ -58,7 +58,9 @@ class EventBus:
     """
 
     def __init__(self, *, keep: int = 1_000) -> None:
-        self._lock = threading.Lock()
+        # Re-entrant: a collection that starts inside may end a forgotten call, which tells of it here.
+        self._lock = threading.RLock()
+        self._subscriptions: dict[object, Listener] = {}
         self._listeners: tuple[Listener, ...] = ()
         self._kept: deque[Event] = deque(maxlen=keep)
         self.listening = False
@@ -88,11 +90,13 @@ class EventBus:
 
         :returns: a function that ends the subscription; calling it again does nothing.
         """
+        subscription = object()  # its own, as one listener may subscribe more than once
         with self._lock:
-            kept = tuple(self._kept) if not self._listeners else ()
+            # First, so that what is emitted from here on is told and not kept.
+            self._subscriptions[subscription] = listener
+            self._follow()
+            kept = tuple(self._kept)
             self._kept.clear()
-            self._listeners = (*self._listeners, listener)
-            self.listening = True
         for event in kept:
             try:
                 listener(event)
@@ -101,14 +105,18 @@ class EventBus:
 
         def unsubscribe() -> None:
             with self._lock:
-                self._listeners = tuple(each for each in self._listeners if each is not listener)
-                self.listening = bool(self._listeners)
+                self._subscriptions.pop(subscription, None)
+                self._follow()
 
         return unsubscribe
 
+    def _follow(self) -> None:
+        self._listeners = tuple(self._subscriptions.values())
+        self.listening = bool(self._listeners)
+
     def after_fork_in_child(self) -> None:
         """Another thread may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
 
 events = EventBus()
