@@ -120,6 +120,22 @@ def test_static_discovery_describes_what_is_listened_to() -> None:
     assert discovery.describe() == {}
 
 
+def test_listeners_that_leave_at_once_take_nothing_from_one_who_comes() -> None:
+    """The second one to leave finds the newcomer's topic in the place of its own."""
+    discovery = MemoryDiscovery()
+    told: list[Snapshot] = []
+    first, second = (discovery.subscribe("catalog", lambda snapshot: None) for _ in range(2))
+    leaving = threading.Thread(target=second.close)
+    with discovery._lock:  # the second one waits for it, after it has left its topic
+        leaving.start()
+        wait_until(lambda: second.closed, what="the second one to leave")
+        first.close()
+        discovery.subscribe("catalog", told.append)
+    leaving.join()
+    discovery.put(instance("a"))
+    assert [each.id for each in told[-1].instances] == ["a"]
+
+
 # composite
 
 

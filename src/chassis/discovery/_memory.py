@@ -124,8 +124,10 @@ class MemoryDiscovery:
 
     def _left(self, topic: Topic) -> None:
         with self._lock:
-            if not topic.listened_to:
-                self._watched.pop(topic.service, None)
+            known, _ = self._watched.get(topic.service, (None, None))
+            # Another topic may have taken the place of one that two listeners leave at once.
+            if known is topic and not topic.listened_to:
+                del self._watched[topic.service]
 
     def _tell(self, *services: str) -> None:
         for service in services:

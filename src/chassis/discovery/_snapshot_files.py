@@ -28,9 +28,8 @@ _FIELDS = tuple(each.name for each in fields(Instance))
 class SnapshotFile:
     """One service's instances on disk: JSON, replaced atomically, readable by its owner alone.
 
-    A file that is missing, damaged, of another schema, another user's or writable by others is as good as
-    none.
-    Both methods do file I/O and so belong in a thread; neither raises: what is wrong with a file
+    A file that is missing, damaged, of another schema, another user's or writable by others is as good
+    as none. Both methods do file I/O and so belong in a thread; neither raises: what is wrong with a file
     becomes a :class:`~chassis.discovery.SnapshotFileUnusable` event.
 
     :param directory: made if it is not there.
@@ -49,15 +48,8 @@ class SnapshotFile:
     def read(self) -> tuple[tuple[Instance, ...], float] | None:
         """The instances, and the monotonic second at which they were told; None without any."""
         try:
-            handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            self._unusable(error)
-            return None
-        try:
-            with os.fdopen(handle, "rb") as file:
-                about = os.fstat(handle)
+            with open(self.path, "rb", opener=_open_untrusted) as file:
+                about = os.fstat(file.fileno())
                 if not stat.S_ISREG(about.st_mode) or about.st_mode & 0o022:
                     # Whoever writes it says where this process sends its requests.
                     raise ValueError("it can be written by others; allow that to its owner alone")
@@ -66,6 +58,8 @@ class SnapshotFile:
                         "it belongs to another user; keep the snapshots in a folder of this one's own"
                     )
                 return self._parse(json.loads(file.read()))
+        except FileNotFoundError:
+            return None
         except (
             OSError,
             ValueError,
@@ -179,6 +173,11 @@ class SnapshotKeeper:
                 # The next answer brings them again, be they the same.
                 self._kept = None
         self._writing = None
+
+
+def _open_untrusted(path: str, flags: int) -> int:
+    """As ``open`` does it, but through no link, and without waiting for whoever writes to a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _dump(instance: Instance) -> dict[str, Any]:

@@ -67,5 +67,6 @@ class StaticDiscovery:
 
     def _left(self, topic: Topic) -> None:
         with self._lock:
-            if not topic.listened_to:
-                self._topics.pop(topic.service, None)
+            # Another topic may have taken the place of one that two listeners leave at once.
+            if self._topics.get(topic.service) is topic and not topic.listened_to:
+                del self._topics[topic.service]
