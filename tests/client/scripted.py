@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self, TypeAlias
@@ -23,13 +23,20 @@ class Received:
     body: bytes
 
 
+def pause(connection: socket.socket, seconds: float) -> None:
+    """Do nothing for so long, or until the connection is closed: a silent server holds up no test's end."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    poll.poll(seconds * 1000)
+
+
 def answer(
     status: int = 200, body: bytes = b"ok", headers: dict[str, str] | None = None, delay: float = 0.0
 ) -> Behaviour:
     """A whole answer, its headers ``delay`` seconds late."""
 
     def behave(connection: socket.socket, request: Received) -> bool:
-        time.sleep(delay)
+        pause(connection, delay)
         lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
@@ -49,12 +56,12 @@ def cut_body(connection: socket.socket, request: Received) -> bool:
     return False
 
 
-def slow_body(pause: float) -> Behaviour:
-    """Good headers at once, the second half of the body ``pause`` seconds later."""
+def slow_body(delay: float) -> Behaviour:
+    """Good headers at once, the second half of the body ``delay`` seconds later."""
 
     def behave(connection: socket.socket, request: Received) -> bool:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
-        time.sleep(pause)
+        pause(connection, delay)
         connection.sendall(b"half")
         return True
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import errno
 import pickle
 import socket
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,7 +37,7 @@ from tests.support.ports import free_port
 Serve = Callable[..., ScriptedServer]
 Calling = Callable[..., Caller]
 
-ONCE = ClientOptions(retries=0, timeout=0.05)
+ONCE = ClientOptions(retries=0)
 
 
 def raised(caller: Caller, kind: type[BaseException] = Exception, **options: Any) -> Any:
@@ -91,10 +93,11 @@ def test_a_service_that_cannot_be_reached_is_told_apart_from_one_that_may_have_w
     cases = [
         (free_port(), "ConnectError", "unreachable", 2),  # what never left is no retry
         (serve(hang_up), "RemoteProtocolError", "broken", 1),
-        (serve(answer(delay=0.3)), "ReadTimeout", "late", 1),
+        (serve(answer(delay=30)), "ReadTimeout", "late", 1),
     ]
     for server, name, failure, attempts in cases:
-        caller = calling(catalog(server), ONCE)
+        # Only who is to be late gets little time.
+        caller = calling(catalog(server), replace(ONCE, timeout=0.05) if failure == "late" else ONCE)
         error = raised(caller, getattr(caller.http.module, name))
         assert type(error).__name__ == name
         assert isinstance(error, UpstreamError)
@@ -114,7 +117,7 @@ def test_a_body_that_breaks_off_is_the_same_kind_of_error(serve: Serve, calling:
 def test_a_body_that_is_late_for_the_callers_deadline_is_no_failure_of_the_service(
     serve: Serve, calling: Calling
 ) -> None:
-    caller = calling(catalog(serve(slow_body(0.3))))
+    caller = calling(catalog(serve(slow_body(30))))
     with deadline_scope(Deadline.after(0.1)):
         error = raised(caller, DeadlineExceeded)
     assert isinstance(error, caller.http.module.TimeoutException)
@@ -171,6 +174,32 @@ def test_a_resolver_that_does_not_answer_is_no_failure_of_the_instance(
     for cause in (system, OSError(system)):
         error = http.module.ConnectError("connecting failed")
         error.__cause__ = cause
+        assert judge_error(error, http, excused=False) is outcome
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [
+        (errno.EMFILE, Outcome.IGNORED),
+        (errno.ENFILE, Outcome.IGNORED),
+        (errno.ENOBUFS, Outcome.IGNORED),
+        (errno.ENOMEM, Outcome.IGNORED),
+        (errno.ECONNREFUSED, Outcome.FAILURE),
+        (errno.EHOSTUNREACH, Outcome.FAILURE),
+    ],
+)
+def test_a_process_that_can_open_nothing_more_blames_no_instance(
+    module: Any, code: int, outcome: Outcome
+) -> None:
+    """It would open the breakers of all at once. Told plainly, wrapped as anyio does, or among several."""
+    http = http_module(module)
+    system = OSError(code, "system's own")
+    wrapped, several = OSError("All connection attempts failed"), OSError("All connection attempts failed")
+    wrapped.__cause__ = system
+    several.__cause__ = ExceptionGroup("multiple connection attempts failed", [system, system])
+    for cause in (system, wrapped, several):
+        error, inner = http.module.ConnectError("connecting failed"), Exception(cause)
+        error.__cause__ = inner
         assert judge_error(error, http, excused=False) is outcome
 
 

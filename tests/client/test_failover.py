@@ -18,7 +18,7 @@ from chassis.core import CircuitOpen, Deadline, Instance, Snapshot, deadline_sco
 from chassis.discovery import MemoryDiscovery
 from chassis.retries import BudgetOptions
 from tests.client.calling import Caller, catalog
-from tests.client.scripted import Received, ScriptedServer, answer
+from tests.client.scripted import Received, ScriptedServer, answer, pause
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
@@ -41,33 +41,33 @@ def asked(*servers: ScriptedServer) -> int:
 def test_case_24_a_killed_instance_is_asked_no_more_than_it_takes_to_know(
     serve: Serve, calling: Calling
 ) -> None:
-    """No error for a GET, at most 1.1 attempts a request once that is known."""
+    """No error for a GET, at most 1.1 attempts a request once that is known: after three refusals."""
     servers = [serve() for _ in range(4)]
     caller = calling(catalog(*servers))
     for _ in range(4):
         caller.get()
     servers[0].close()
     attempts = [caller.get().extensions["chassis"].attempts for _ in range(60)]
-    assert sum(attempts) <= 60 + 5  # five failures in a row open its breaker
+    assert sum(attempts) == 60 + 3
     assert attempts[-30:] == [1] * 30
+    assert caller.breaker(0).state is BreakerState.OPEN
 
 
 def test_case_25_a_frozen_instance_costs_a_few_timeouts_and_is_then_left_alone(
     serve: Serve, calling: Calling
 ) -> None:
     """It accepts and stays silent; nobody waits longer than one attempt's timeout and the next answer."""
-    silent, good = serve(answer(delay=1.0)), serve()
+    silent, good = serve(answer(delay=30)), serve()
     caller = calling(
-        catalog(silent, good), ClientOptions(timeout=0.1), BreakerOptions(consecutive_failures=3)
+        catalog(silent, good), ClientOptions(timeout=0.15), BreakerOptions(consecutive_failures=2)
     )
-    longest, slow = 0.0, 0
     for _ in range(20):
         began = time.monotonic()
-        assert caller.get().status_code == 200
-        took = time.monotonic() - began
-        longest, slow = max(longest, took), slow + (took > 0.09)
-    assert slow <= 4  # and one for a busy machine
-    assert longest < 0.1 + 0.3
+        response = caller.get()
+        assert time.monotonic() - began < 5  # the silent one answers after thirty seconds
+        assert response.status_code == 200
+        assert response.extensions["chassis"].attempts <= 2
+    assert asked(silent) <= 2 + 2  # as a timeout in a moment of this process's own lag does not count
     assert caller.breaker(0).state is BreakerState.OPEN
 
 
@@ -117,36 +117,37 @@ def test_case_30_a_wait_beyond_the_deadline_is_not_obeyed(serve: Serve, calling:
     caller = calling(catalog(server), None, NEVER_OPENS)
     began = time.monotonic()
     response = caller.get()
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 5  # the deadline is ten seconds away
     assert (response.status_code, response.headers["Retry-After"]) == (503, told)
     assert asked(server) == 1
 
 
 def test_trap_41_a_told_wait_that_does_not_fit_fails_at_once(serve: Serve, calling: Calling) -> None:
-    server = serve(answer(503, headers={"Retry-After": "1"}))
+    server = serve(answer(503, headers={"Retry-After": "10"}))
     caller = calling(catalog(server), None, NEVER_OPENS)
 
     async def call() -> Any:
-        with deadline_scope(Deadline.after(0.8)):
+        with deadline_scope(Deadline.after(8)):
             return await caller.client.get("/")
 
     began = time.monotonic()
     if caller.asynchronous:
         response = caller.wait(call())
     else:
-        with deadline_scope(Deadline.after(0.8)):
+        with deadline_scope(Deadline.after(8)):
             response = caller.get()
-    assert time.monotonic() - began < 0.5
-    assert response.headers["Retry-After"] == "1"
+    assert time.monotonic() - began < 5  # neither the eight seconds that are left nor the ten it was told
+    assert response.headers["Retry-After"] == "10"
     assert asked(server) == 1
 
 
 def test_a_told_wait_above_the_limit_is_not_obeyed_either(serve: Serve, calling: Calling) -> None:
-    server = serve(answer(503, headers={"Retry-After": "2"}))
-    caller = calling(catalog(server), ClientOptions(retry_after_max=1.0), NEVER_OPENS)
+    server = serve(answer(503, headers={"Retry-After": "8"}))
+    caller = calling(catalog(server), ClientOptions(retry_after_max=7.0), NEVER_OPENS)
     began = time.monotonic()
     assert caller.get().status_code == 503
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 5  # neither the limit nor what it was told
+    assert asked(server) == 1
 
 
 def test_a_told_wait_that_fits_is_obeyed_where_nobody_else_is_left(serve: Serve, calling: Calling) -> None:
@@ -161,11 +162,11 @@ def test_a_told_wait_that_fits_is_obeyed_where_nobody_else_is_left(serve: Serve,
 
 
 def test_nobody_waits_while_another_instance_is_untried(serve: Serve, calling: Calling) -> None:
-    busy, good = serve(answer(503, headers={"Retry-After": "5"})), serve()
+    busy, good = serve(answer(503, headers={"Retry-After": "9"})), serve()
     caller = calling(catalog(busy, good))
     began = time.monotonic()
     assert [caller.get().status_code for _ in range(4)] == [200] * 4
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5  # one wait alone were nine seconds
 
 
 def test_what_an_answer_told_reaches_breaker_and_balancer(serve: Serve, calling: Calling) -> None:
@@ -190,14 +191,14 @@ def test_a_429_is_no_failure_but_the_instance_is_given_its_time(serve: Serve, ca
     assert caller.breaker(0).state is BreakerState.CLOSED
 
 
-@pytest.mark.parametrize("value", ["abc", "-1", "1e9", "1.5", "0"])
+@pytest.mark.parametrize("value", ["abc", "-1", "1e9", "8.5", "0"])
 def test_trap_42_a_retry_after_that_means_nothing_is_no_wait(
     serve: Serve, calling: Calling, value: str
 ) -> None:
     server = serve(script=[answer(503, headers={"Retry-After": value})])
     began = time.monotonic()
     assert calling(catalog(server)).get().status_code == 200
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 5  # the longest that a wait here could be is eight seconds and a half
 
 
 def test_trap_40_a_post_without_a_key_is_retried_when_refused_and_not_when_answered(
@@ -250,21 +251,23 @@ def test_trap_46_an_open_breaker_costs_no_pause_while_another_instance_is_there(
     caller = calling(catalog(broken, good), None, BreakerOptions(consecutive_failures=1, open_for=30))
     while caller.upstream.endpoints.endpoints() == () or caller.breaker(0).state is BreakerState.CLOSED:
         caller.get()
-    began = time.monotonic()
+    paused = 0
     for _ in range(10):
+        began = time.monotonic()
         response = caller.get()
+        paused += time.monotonic() - began > 0.15
         assert (response.status_code, response.extensions["chassis"].attempts) == (200, 1)
-    assert time.monotonic() - began < 0.5
+    assert paused <= 2  # a busy machine may hold up some; with a pause every other one had it
     assert asked(broken) == 1
 
 
 def test_nobody_pauses_for_instances_that_admit_nobody(serve: Serve, calling: Calling) -> None:
     """Where all breakers stay open for longer than the pause, the error comes at once."""
-    server = serve(answer(503, headers={"Retry-After": "0"}))
+    server = serve(answer(503, headers={"Retry-After": "8"}))
     caller = calling(catalog(server), None, BreakerOptions(consecutive_failures=1, open_for=30))
     began = time.monotonic()
     assert caller.get().status_code == 503
-    assert time.monotonic() - began < 0.09
+    assert time.monotonic() - began < 5  # the pause were eight seconds
     assert asked(server) == 1
 
 
@@ -471,9 +474,9 @@ def test_a_slow_headed_answer_is_bounded_by_the_attempts_timeout(serve: Serve) -
     """Every byte that comes in time does not make the whole come in time."""
 
     def dripping(connection: Any, request: Received) -> bool:
-        for _ in range(20):
+        for _ in range(600):
             connection.sendall(b"H")
-            time.sleep(0.05)
+            pause(connection, 0.05)
         return False
 
     options = ClientOptions(timeout=0.3, retries=0)
@@ -481,4 +484,4 @@ def test_a_slow_headed_answer_is_bounded_by_the_attempts_timeout(serve: Serve) -
         began = time.monotonic()
         with pytest.raises(caller.http.module.TimeoutException):
             caller.get()
-        assert time.monotonic() - began < 0.7
+        assert time.monotonic() - began < 5  # the drops come for thirty seconds

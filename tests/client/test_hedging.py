@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from typing import Any
 
@@ -62,12 +63,12 @@ def first_at(caller: Caller, number: int) -> None:
 
 
 def test_a_slow_attempt_is_overtaken_by_one_at_another_instance(serve: Serve, hedging: Hedging) -> None:
-    slow, quick = serve(answer(body=b"slow", delay=SLOW)), serve(answer(body=b"quick"))
-    caller = hedging(slow, quick)
+    slow, quick = serve(answer(body=b"slow", delay=30)), serve(answer(body=b"quick"))
+    caller = hedging(slow, quick, timeout=20, deadline=60)
     first_at(caller, 0)
     began = time.monotonic()
     response = caller.get()
-    assert time.monotonic() - began < SLOW - 0.1
+    assert time.monotonic() - began < 5
     assert response.text == "quick"
     info = response.extensions["chassis"]
     assert (info.hedged, info.attempts, info.instance.port) == (True, 2, quick.port)
@@ -77,7 +78,7 @@ def test_a_slow_attempt_is_overtaken_by_one_at_another_instance(serve: Serve, he
 
 
 def test_the_one_that_is_overtaken_says_nothing_of_its_instance(serve: Serve, hedging: Hedging) -> None:
-    slow, quick = serve(answer(delay=SLOW)), serve()
+    slow, quick = serve(answer(delay=30)), serve()
     caller = hedging(slow, quick, breaker=BreakerOptions(consecutive_failures=1))
     endpoint = caller.upstream.endpoints.endpoints()[0]
     before = caller.breaker(0).describe()["calls"], endpoint.successes, endpoint.failures
@@ -91,17 +92,19 @@ def test_the_one_that_is_overtaken_says_nothing_of_its_instance(serve: Serve, he
 
 
 class Stubborn:
-    """An attempt that ignores its cancellation for a while."""
+    """An attempt that ignores its cancellation for a while, or until it is released."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        self.release = asyncio.Event()
         self.ended = False
 
     async def perform(self) -> Any:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
-            await asyncio.sleep(self.seconds)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.release.wait(), self.seconds)
             self.ended = True
             raise RuntimeError("nobody takes this error") from None
 
@@ -116,7 +119,7 @@ class Quick:
 @pytest.mark.asyncio
 async def test_trap_55_the_caller_does_not_wait_for_one_that_will_not_be_cancelled() -> None:
     """No longer than the grace; it ends on its own, and its error is taken."""
-    stubborn = Stubborn(0.3)
+    stubborn = Stubborn(5)
     race: Race[Any] = Race(
         stubborn,
         copy_context(),
@@ -125,10 +128,10 @@ async def test_trap_55_the_caller_does_not_wait_for_one_that_will_not_be_cancell
         good=lambda response: True,
         grace=0.05,
     )
-    began = time.monotonic()
     ended = await race.perform()
-    assert time.monotonic() - began < 0.2
+    assert not stubborn.ended
     assert [each.response for each in ended] == ["good"]
+    stubborn.release.set()
     while others := asyncio.all_tasks() - {asyncio.current_task()}:  # type: ignore[arg-type]  # set of tasks
         await asyncio.wait(others, timeout=5)
     assert stubborn.ended
@@ -151,12 +154,19 @@ async def test_the_grace_waits_for_one_that_ends_soon() -> None:
 
 def test_an_attempt_that_is_overtaken_under_httpx_ends_on_its_own(serve: Serve, hedging: Hedging) -> None:
     """Its connections do not survive a cancellation, so its answer is waited for and closed."""
-    slow, quick = serve(answer(delay=SLOW)), serve()
+    released = threading.Event()
+
+    def when_released(connection: Any, request: Received) -> bool:
+        return released.wait(20) and answer()(connection, request)
+
+    slow, quick = serve(when_released), serve()
     caller = hedging(slow, quick, module="httpx")
     first_at(caller, 0)
-    began = time.monotonic()
     assert caller.get().extensions["chassis"].hedged
-    assert time.monotonic() - began < SLOW - 0.1
+    assert not released.is_set()
+    assert slow.open_connections == 1
+    released.set()
+    slow.behaviour = answer()
     caller.wait(caller.settle())
     assert caller.get().status_code == 200
 
@@ -175,16 +185,14 @@ def test_there_is_no_hedge_before_enough_was_seen_and_then_after_what_is_usual(
     quick = answer(delay=0.01)
     servers = [serve(quick), serve(quick)]
     caller = hedging(*servers, hedge=HedgeOptions(minimum_calls=20, extra_load=1.0))
-    servers[0].script.append(answer(delay=0.4))
+    servers[0].script.append(answer(delay=0.2))
     first_at(caller, 0)
     assert not caller.get().extensions["chassis"].hedged
     for _ in range(30):
         caller.get()
-    servers[0].script.append(answer(delay=0.4))
+    servers[0].script.append(answer(delay=30))
     first_at(caller, 0)
-    began = time.monotonic()
     assert caller.get().extensions["chassis"].hedged
-    assert time.monotonic() - began < 0.35
 
 
 @pytest.mark.parametrize(
@@ -198,14 +206,14 @@ def test_there_is_no_hedge_before_enough_was_seen_and_then_after_what_is_usual(
 def test_only_what_may_be_under_way_twice_is_hedged(
     serve: Serve, hedging: Hedging, method: str, options: dict[str, Any], hedged: bool
 ) -> None:
-    slow, quick = serve(answer(delay=0.2)), serve()
+    slow, quick = serve(answer(delay=30 if hedged else 0.15)), serve()
     caller = hedging(slow, quick)
     first_at(caller, 0)
     assert caller.request(method, "/", **options).extensions["chassis"].hedged is hedged
 
 
 def test_a_streamed_body_is_never_hedged(serve: Serve, hedging: Hedging) -> None:
-    slow, quick = serve(answer(delay=0.2)), serve()
+    slow, quick = serve(answer(delay=0.15)), serve()
     caller = hedging(slow, quick)
     first_at(caller, 0)
 
@@ -217,7 +225,7 @@ def test_a_streamed_body_is_never_hedged(serve: Serve, hedging: Hedging) -> None
 
 
 def test_one_instance_alone_is_not_asked_twice_at_once(serve: Serve, hedging: Hedging) -> None:
-    server = serve(answer(delay=0.2))
+    server = serve(answer(delay=0.15))
     assert not hedging(server).get().extensions["chassis"].hedged
     assert len(server.received) == 1
 
@@ -244,11 +252,11 @@ def test_trap_56_without_budget_the_first_attempt_goes_on(serve: Serve, hedging:
 
 
 def test_a_failure_of_one_lets_the_other_go_on(serve: Serve, hedging: Hedging) -> None:
-    def late_hang_up(connection: Any, request: Received) -> bool:
-        time.sleep(0.15)
+    def hang_up_beside_another(connection: Any, request: Received) -> bool:
+        wait_until(lambda: slow.received, what="the hedge")
         return hang_up(connection, request)
 
-    failing, slow = serve(late_hang_up), serve(answer(body=b"slow", delay=0.3))
+    failing, slow = serve(hang_up_beside_another), serve(answer(body=b"slow", delay=0.3))
     caller = hedging(failing, slow, retries=0)
     first_at(caller, 0)
     response = caller.get()
@@ -272,7 +280,9 @@ def test_case_38_a_caller_that_leaves_takes_both_attempts_along(
     serve: Serve, hedging: Hedging, module: Any
 ) -> None:
     """No hedge is left, and the counters are back to zero."""
-    caller = hedging(serve(answer(delay=SLOW)), serve(answer(delay=SLOW)), module=module)
+    # Under httpx an attempt ends on its own, as cancelling it would poison its pool.
+    slow = answer(delay=30 if module == "httpx2" else SLOW)
+    caller = hedging(serve(slow), serve(slow), module=module, timeout=20, deadline=60)
 
     async def leave() -> None:
         with pytest.raises(TimeoutError):
@@ -283,8 +293,7 @@ def test_case_38_a_caller_that_leaves_takes_both_attempts_along(
     assert caller.in_flight() == 0
     began = time.monotonic()
     caller.wait(caller.settle())
-    if module == "httpx2":  # under httpx an attempt ends on its own, as cancelling it would poison its pool
-        assert time.monotonic() - began < 0.1
+    assert time.monotonic() - began < 5  # without an answer or their timeout
     assert caller.breaker(0).describe()["calls"] == caller.breaker(1).describe()["calls"] == 0
 
 

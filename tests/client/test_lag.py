@@ -41,14 +41,15 @@ def test_lag_counts_by_its_share_and_at_the_end(timeout: float, late: float, los
 @pytest.mark.asyncio
 async def test_a_loop_that_is_held_up_loses_just_that_time() -> None:
     lag = LoopLag()
-    before = lag.begin()
+    began, before = time.monotonic(), lag.begin()
     await asyncio.sleep(0.12)
-    assert lag.lost() - before < 0.1  # a busy machine may cost some
-    before = lag.lost()
+    busy = time.monotonic() - began - 0.12  # what a busy machine held it up is lost indeed
+    assert lag.lost() - before < 0.1 + busy
+    began, before = time.monotonic(), lag.lost()
     time.sleep(0.3)
-    assert 0.2 < lag.lost() - before < 0.4  # also before the timer could tell
+    assert 0.2 < lag.lost() - before < 0.1 + time.monotonic() - began  # also before the timer could tell
     await asyncio.sleep(0.06)
-    assert 0.2 < lag.lost() - before < 0.5
+    assert 0.2 < lag.lost() - before < 0.1 + time.monotonic() - began
     lag.end()
 
 
@@ -58,9 +59,9 @@ async def test_what_was_lost_before_an_attempt_is_not_the_attempts() -> None:
     lag.begin()
     await asyncio.sleep(0)
     time.sleep(0.3)
-    before = lag.begin()
+    began, before = time.monotonic(), lag.begin()
     await asyncio.sleep(0.06)
-    assert lag.lost() - before < 0.1
+    assert lag.lost() - before < 0.1 + time.monotonic() - began - 0.06
 
 
 @pytest.mark.asyncio
@@ -81,7 +82,7 @@ def timing_out(module: Any, serve: Serve, blocked: float) -> tuple[BreakerState,
     """How the breaker stands after an attempt of 0.3 s at a silent instance, the loop held up for a while."""
     told: list[OwnLag] = []
     options = ClientOptions(timeout=0.3, retries=0)
-    with Caller("async", module, catalog(serve(answer(delay=1.5))), options, ONE_FAILURE_OPENS) as caller:
+    with Caller("async", module, catalog(serve(answer(delay=30))), options, ONE_FAILURE_OPENS) as caller:
         caller.bus.subscribe(lambda event: told.append(event) if isinstance(event, OwnLag) else None)
 
         async def call() -> None:
@@ -135,7 +136,8 @@ def test_a_thread_that_notices_its_timeout_late_says_so(late: float) -> None:
     timeouts = PhaseTimeouts(0.1, 1.0)
     request = LatePool.http.module.Request("GET", "http://catalog/", extensions={"timeout": timeouts})
     attempt = Attempt(LatePool(late), request, 0.1, timeouts)  # type: ignore[arg-type]  # as far as it is asked
+    began = time.monotonic()
     with pytest.raises(LatePool.http.module.ReadTimeout):
         attempt.perform_sync()
-    assert late <= attempt.late < late + 0.18
+    assert late <= attempt.late <= time.monotonic() - began - 0.1 + 0.001
     assert own_lag(attempt.given, late=attempt.late, lost=attempt.lost) is (late > 0) or late == 0

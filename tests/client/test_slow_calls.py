@@ -14,13 +14,13 @@ Serve = Callable[..., ScriptedServer]
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "slow"), [(slow_body(0.2), 0), (answer(delay=0.2), 1)], ids=["body", "headers"]
+    ("behaviour", "slow"), [(slow_body(0.35), 0), (answer(delay=0.35), 1)], ids=["body", "headers"]
 )
 def test_an_instance_is_slow_by_its_headers_alone(
     serve: Serve, calling: Callable[..., Caller], behaviour: Behaviour, slow: int
 ) -> None:
     """A body that takes long, or is read slowly, says nothing of how soon it answers."""
-    breaker = BreakerOptions(slow_after=0.15, consecutive_failures=None)
+    breaker = BreakerOptions(slow_after=0.3, consecutive_failures=None)
     caller = calling(catalog(serve(behaviour)), None, breaker)
     assert caller.get().status_code == 200
     described = caller.breaker().describe()
