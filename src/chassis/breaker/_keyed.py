@@ -17,7 +17,7 @@ from chassis.core.clock import Clock, monotonic
 from chassis.core.errors import ConfigError
 from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
-from chassis.core.options import check_count
+from chassis.core.options import check_count, check_options
 from chassis.core.outcomes import Classifier, classify_error
 from chassis.core.permits import Permit
 from chassis.core.policies import Admission, Guarded, Operation, Role
@@ -121,6 +121,7 @@ class KeyedBreakers(Admission):
 
     def reconfigure(self, options: BreakerOptions) -> None:
         """Give all of them, and those to come, other options; see :meth:`CircuitBreaker.reconfigure`."""
+        check_options(options, self._defaults)
         with self._lock:
             self._options = options
             breakers = list(self._breakers.values())

@@ -18,6 +18,7 @@ from chassis.core.events import EventBus, events
 from chassis.core.failures import failure_text, told_wait
 from chassis.core.forks import tell_after_fork
 from chassis.core.functions import is_awaitable
+from chassis.core.options import check_options
 from chassis.core.outcomes import Classifier, Outcome, classify_error
 from chassis.core.permits import Permit
 from chassis.core.policies import Admission, Role
@@ -151,6 +152,7 @@ class CircuitBreaker(Admission):
 
         Another ``mode`` begins with nothing counted, once no order by hand stands against it.
         """
+        check_options(options, self._defaults)
         with self._lock:
             self._machine.reconfigure(options, self._clock())
         self._tell()

@@ -45,6 +45,17 @@ def given_fields(**fields: Any) -> dict[str, Any]:
     return {field: value for field, value in fields.items() if value is not AS_IN_OPTIONS}
 
 
+def check_options(options: Any, defaults: object) -> None:
+    """Refuse what is not options of the kind of ``defaults``: a policy given them at run time keeps its own."""
+    kind = type(defaults)
+    if not isinstance(options, kind):
+        raise ConfigError(
+            f"{type(options).__name__} is not {kind.__name__}",
+            setting="options",
+            remedy=f"give {kind.__name__}(...), or dataclasses.replace(policy.options, ...) to change some of them",
+        )
+
+
 def _number(field: str, value: Any) -> float:
     number = math.nan
     if isinstance(value, int | float) and not isinstance(value, bool):

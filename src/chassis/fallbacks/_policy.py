@@ -13,7 +13,7 @@ from chassis.core.errors import ConfigError, DeadlineExceeded
 from chassis.core.events import Event, EventBus, Level, events
 from chassis.core.forks import tell_after_fork
 from chassis.core.functions import is_awaitable
-from chassis.core.options import AS_IN_OPTIONS, given_fields
+from chassis.core.options import AS_IN_OPTIONS, check_options, given_fields
 from chassis.core.policies import Operation, Policy, Role
 from chassis.core.registry import policies
 from chassis.core.streams import Stream
@@ -174,6 +174,7 @@ class Fallback(Policy):
 
     def reconfigure(self, options: FallbackOptions) -> None:
         """Follow ``options`` from the next answer on."""
+        check_options(options, self._defaults)
         self._options = options
 
     # ── answering ────────────────────────────────────────────────────────────────────────────

@@ -12,7 +12,7 @@ from chassis.core.errors import BulkheadFull
 from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
 from chassis.core.functions import NEVER_AWAITABLE, is_awaitable
-from chassis.core.options import AS_IN_OPTIONS, given_fields
+from chassis.core.options import AS_IN_OPTIONS, check_options, given_fields
 from chassis.core.outcomes import Outcome, classify_error
 from chassis.core.permits import Permit
 from chassis.core.policies import Admission, Role
@@ -95,6 +95,7 @@ class Bulkhead(Admission):
 
     def reconfigure(self, options: BulkheadOptions) -> None:
         """Follow ``options`` from now on. A higher limit lets waiters in; a lower one puts nobody out."""
+        check_options(options, self._defaults)
         with self._lock:
             self._options = options
             self.role = _role_for(options)

@@ -11,7 +11,7 @@ from chassis.core.deadline import remaining
 from chassis.core.errors import ConfigError, RateLimited
 from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
-from chassis.core.options import AS_IN_OPTIONS, given_fields
+from chassis.core.options import AS_IN_OPTIONS, check_options, given_fields
 from chassis.core.outcomes import Outcome, classify_error
 from chassis.core.permits import Permit
 from chassis.core.policies import Admission, Operation, Role
@@ -113,6 +113,7 @@ class RateLimit(Admission):
 
     def reconfigure(self, options: RateLimitOptions) -> None:
         """Follow ``options`` from now on. What was taken stays taken; callers that wait go by the new rate."""
+        check_options(options, self._defaults)
         with self._lock:
             self._options = options
             self._told = quota_and_window(options)

@@ -11,7 +11,7 @@ from chassis.core.deadline import PASSED, remaining
 from chassis.core.errors import DeadlineExceeded, Overloaded
 from chassis.core.events import EventBus, events
 from chassis.core.forks import tell_after_fork
-from chassis.core.options import AS_IN_OPTIONS, given_fields
+from chassis.core.options import AS_IN_OPTIONS, check_options, given_fields
 from chassis.core.outcomes import Classifier, Outcome, classify_error
 from chassis.core.permits import Permit
 from chassis.core.policies import Admission, Role
@@ -104,6 +104,7 @@ class LoadShedder(Admission):
 
     def reconfigure(self, options: LoadShedderOptions) -> None:
         """Follow ``options`` from now on; nobody who is in is put out."""
+        check_options(options, self._defaults)
         with self._lock:
             self._options = options
             self._machine.reconfigure(options, self._clock())

@@ -7,6 +7,7 @@ from typing import Any
 
 from chassis.core.clock import Clock, monotonic
 from chassis.core.forks import tell_after_fork
+from chassis.core.options import check_options
 from chassis.core.registry import policies
 from chassis.core.windows import SlidingCounts
 from chassis.retries._options import BudgetOptions
@@ -140,6 +141,7 @@ class RetryBudget:
 
     def reconfigure(self, options: BudgetOptions, now: float | None = None) -> None:
         """Follow ``options`` from now on; what was counted is kept."""
+        check_options(options, self._defaults)
         now = self._clock() if now is None else now
         with self._lock:
             self._fold(now)

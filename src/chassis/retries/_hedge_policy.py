@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar, cast
 from chassis.core.clock import Clock, monotonic
 from chassis.core.errors import ConfigError
 from chassis.core.events import EventBus, events
-from chassis.core.options import AS_IN_OPTIONS, given_fields
+from chassis.core.options import AS_IN_OPTIONS, check_options, given_fields
 from chassis.core.outcomes import Classifier, classify_error
 from chassis.core.policies import Operation, Policy, Role
 from chassis.core.registry import policies
@@ -211,6 +211,7 @@ class Hedge(Policy):
 
     def reconfigure(self, options: HedgeOptions) -> None:
         """Follow ``options`` from now on; what was seen is kept."""
+        check_options(options, self._defaults)
         self._machine.reconfigure(options, self._clock())
 
     # ── what both shells do ──────────────────────────────────────────────────────────────────

@@ -10,7 +10,7 @@ from chassis.core.clock import Clock, monotonic
 from chassis.core.errors import ConfigError
 from chassis.core.events import EventBus, events
 from chassis.core.functions import is_awaitable
-from chassis.core.options import AS_IN_OPTIONS, given_fields
+from chassis.core.options import AS_IN_OPTIONS, check_options, given_fields
 from chassis.core.outcomes import Classifier, classify_error
 from chassis.core.policies import Operation, Policy, Role
 from chassis.core.registry import policies
@@ -280,6 +280,7 @@ class Retry(Policy):
 
     def reconfigure(self, options: RetryOptions) -> None:
         """Follow ``options`` from now on, also for calls that are waiting."""
+        check_options(options, self._defaults)
         self._strategy.follow(options)
 
     # ── what both shells do ──────────────────────────────────────────────────────────────────
