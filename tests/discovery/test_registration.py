@@ -25,7 +25,7 @@ from chassis.discovery import (
 
 
 def machine(*, random: float = 0.5, ttl: float = 15.0) -> RegistrationMachine:
-    return RegistrationMachine("catalog:1", ttl=ttl, now=100.0, random=lambda: random)
+    return RegistrationMachine("catalog:1", ttl=ttl, now=100.0, draw=lambda: random)
 
 
 def confirmed(*, random: float = 0.5) -> RegistrationMachine:
@@ -366,7 +366,7 @@ def test_whatever_happens_there_is_a_next_task_and_renewals_are_no_storm(
     sequence: list[tuple[str, float]], random: float
 ) -> None:
     """Against a registry that is a few variables: what it holds is what the service wants, in the end."""
-    registration = RegistrationMachine("id", ttl=15.0, now=0.0, random=lambda: random)
+    registration = RegistrationMachine("id", ttl=15.0, now=0.0, draw=lambda: random)
     now, renewed = 0.0, [-math.inf]
     registered = absent = False
     wanted: str | None = None

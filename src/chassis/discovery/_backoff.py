@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import random as _random
+import random
 from collections.abc import Callable
 
 
@@ -12,7 +12,7 @@ class Backoff:
 
     :param base: seconds, the most the first delay can be.
     :param cap: seconds, the most any delay can be.
-    :param random: gives numbers from 0 to 1.
+    :param draw: draws from [0, 1).
     """
 
     def __init__(
@@ -21,19 +21,19 @@ class Backoff:
         base: float = 0.1,
         factor: float = 2.0,
         cap: float = 10.0,
-        random: Callable[[], float] = _random.random,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self._base = base
         self._factor = factor
         self._cap = cap
-        self._random = random
+        self._draw = draw
         self._ceiling = base
 
     def delay(self) -> float:
         """Seconds to wait before the next try."""
         ceiling = min(self._ceiling, self._cap)
         self._ceiling = ceiling * self._factor
-        return self._random() * ceiling
+        return self._draw() * ceiling
 
     def reset(self) -> None:
         """It went well: the next delay is a first one."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-import random as _random
+import random
 from collections.abc import Callable
 from enum import Enum
 from typing import TypeAlias
@@ -88,15 +88,15 @@ class RegistrationMachine:
 
     :param subject: the registration's id, for events.
     :param ttl: seconds after which the registry calls a registration without heartbeat critical.
-    :param random: gives numbers from 0 to 1.
+    :param draw: draws from [0, 1).
     """
 
     def __init__(
-        self, subject: str, *, ttl: float, now: float, random: Callable[[], float] = _random.random
+        self, subject: str, *, ttl: float, now: float, draw: Callable[[], float] = random.random
     ) -> None:
         self._subject = subject
         self._interval = ttl / 3
-        self._random = random
+        self._draw = draw
         self._register_at = now
         self._maintain_at = math.inf
         self._beat_at = math.inf
@@ -149,7 +149,7 @@ class RegistrationMachine:
 
     def beaten(self, *, now: float) -> Event | None:
         """The registry took a heartbeat."""
-        self._beat_at = now + self._interval * (0.9 + 0.2 * self._random())
+        self._beat_at = now + self._interval * (0.9 + 0.2 * self._draw())
         if self._ended or self.confirmed:
             return None
         if self._because_absent and self._trouble is RegistrationLost:
@@ -163,7 +163,7 @@ class RegistrationMachine:
     def lost(self, error: str, *, now: float) -> Event | None:
         """The registry does not know what it was to renew."""
         self._beat_at = self._maintain_at = self._inspect_at = math.inf
-        self._register_at = max(now + self._random(), self._renewed_at + _STORM_LIMIT)
+        self._register_at = max(now + self._draw(), self._renewed_at + _STORM_LIMIT)
         self._because_absent = False
         return self._in_trouble(RegistrationLost(subject=self._subject, at=now, error=error))
 
@@ -208,7 +208,7 @@ class RegistrationMachine:
         """
         known, self._drift = self._drift == difference, difference
         self._inspect_at = now + _INSPECTION
-        self._register_at = max(now + self._random(), self._renewed_at + _STORM_LIMIT)
+        self._register_at = max(now + self._draw(), self._renewed_at + _STORM_LIMIT)
         self._because_absent = False
         if self._ended or known:
             return None
@@ -220,7 +220,7 @@ class RegistrationMachine:
             return None
         self._because_absent = True
         soonest = max(self._registered_at + _PROPAGATION, self._renewed_at + self._storm_limit)
-        self._register_at = max(now + self._random(), soonest)
+        self._register_at = max(now + self._draw(), soonest)
         if now < soonest:
             return None
         return self._in_trouble(

@@ -31,7 +31,7 @@ class RateLimit(Admission):
     Calls are counted when they begin; how they end changes nothing. Callers that may wait get their
     turn in the order they came, in threads, asyncio and trio alike. It keeps no timer and no task.
 
-    :param name: unique among the live rate limits of the process.
+    :param name: unique among the live rate limits of the process, unless ``register`` is false.
     :param key: makes it one limit for each key: called with the arguments of the decorated
         function, and without any where there are none (``run``, ``acquire``); see also :meth:`of`.
     :param options: all options at once; the other keywords change single fields of it. Their

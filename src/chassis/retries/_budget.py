@@ -157,7 +157,7 @@ class RetryBudget:
 
     def _fold(self, now: float) -> None:
         self._counts.expire(now)
-        self._counts.total += self._first_attempts.take()
+        self._counts.add(self._first_attempts.take())
 
     def after_fork_in_child(self) -> None:
         """Another thread may have held the lock; the counts go on, per process, the waiters do not."""

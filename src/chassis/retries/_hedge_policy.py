@@ -49,6 +49,7 @@ class Hedge(Policy):
     :param budget: that of the retries around it, so that both together stay within it. It is not
         paid in here: first attempts are counted by the retry.
     :param clock: a monotonic clock.
+    :param bus: where its events go.
     :raises ConfigError: an option is impossible, ``idempotent`` is not True, or a live policy has
         this name.
     """

@@ -60,6 +60,7 @@ class Retry(Policy):
     :param clock: a monotonic clock.
     :param sleep: how a plain function waits.
     :param sleep_async: how an async function waits; default: asyncio or trio, whichever runs.
+    :param bus: where its events go.
     :raises ConfigError: an option is impossible, or a live policy has this name.
     """
 

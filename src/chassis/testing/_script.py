@@ -53,7 +53,7 @@ class Items:
 
 
 class ScriptExhausted(BaseException):
-    """A scripted dependency was called more often than its script foresees.
+    """A scripted dependency was called more often than its script foresees, or hung and nobody released it.
 
     Not an ``Exception``: no retry tries it again and no fallback answers for it, so the test fails.
     """

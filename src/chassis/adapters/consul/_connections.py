@@ -50,6 +50,7 @@ class Connections:
 
         :param token: in place of the one in the options.
         :raises ConsulUnreachable: no answer came.
+        :raises ConsulForbidden: the token's file cannot be read, or holds no token.
         """
         if token:
             return await self._send(request, token)
