@@ -53,6 +53,7 @@ class BreakerMachine:
         "_rounds",
         "_streak",
         "_succeeded",
+        "_tripped",
         "_window",
         "_would_open",
         "closed",
@@ -92,6 +93,7 @@ class BreakerMachine:
         self._rounds = 0
         self._succeeded = self._failed = self._ignored = 0
         self._would_open = False
+        self._tripped: str | None = None
         self.state = BreakerState.CLOSED
         self._begin(_MODES.get(options.mode, BreakerState.CLOSED))
 
@@ -184,7 +186,7 @@ class BreakerMachine:
             self._streak += 1
             self.last_failure = failure
         else:
-            self._streak = 0
+            self._streak, self._tripped = 0, None
         self._judge(generation, told)
 
     def _collect(self, generation: Generation) -> None:
@@ -194,7 +196,7 @@ class BreakerMachine:
         count = generation.take()
         if count:
             self._window.add(count)
-            self._streak = 0
+            self._streak, self._tripped = 0, None
 
     def _judge(self, generation: Generation, told: float | None) -> None:
         """Open if there is reason to. Also after a success: it may be the call that makes a rate speak."""
@@ -215,6 +217,8 @@ class BreakerMachine:
 
     def _reason_to_open(self) -> str | None:
         window, options = self._window, self.options
+        if self._tripped is not None:
+            return self._tripped
         if options.consecutive_failures is not None and self._streak >= options.consecutive_failures:
             return f"{self._streak} consecutive failures"
         if window.total >= options.minimum_calls:
@@ -254,6 +258,23 @@ class BreakerMachine:
             self._enter(BreakerState.CLOSED, f"{succeeded} probes succeeded")
 
     # ── transitions ──────────────────────────────────────────────────────────────────────────
+
+    def trip(self, reason: str, now: float, ticket: Ticket | None = None) -> None:
+        """Open for ``reason``, which stands until a call succeeds.
+
+        :param ticket: of the call that showed it; nothing is done if that time is over.
+        """
+        self.poll(now)
+        generation = self.closed
+        if ticket is not None and ticket is not generation:
+            return
+        if generation is not None:
+            self._collect(generation)
+            self._window.expire(self._now)
+            self._tripped = reason
+            self._judge(generation, None)
+        elif self.state is BreakerState.HALF_OPEN:
+            self._open(reason)
 
     def order(self, mode: Mode | None, now: float) -> None:
         """Take ``mode`` whatever the options say; None takes that back and forgets all that was counted."""
@@ -332,6 +353,7 @@ class BreakerMachine:
         self._window.clear()
         self._streak = self._rounds = 0
         self._would_open = False
+        self._tripped = None
         self.probes = _NONE
         self.until = NEVER
         if state is BreakerState.FORCED_OPEN:

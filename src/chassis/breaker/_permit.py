@@ -15,7 +15,7 @@ class BreakerPermit:
     :param outer: the probe this context held before it, if this is one.
     """
 
-    __slots__ = ("_breaker", "_slow_at", "_ticket", "outer")
+    __slots__ = ("_breaker", "_slow_at", "outer", "ticket")
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class BreakerPermit:
         outer: BreakerPermit | None = None,
     ) -> None:
         self._breaker: Owner | None = breaker
-        self._ticket = ticket
+        self.ticket = ticket
         self._slow_at = slow_at
         self.outer = outer
 
@@ -34,7 +34,7 @@ class BreakerPermit:
         if breaker is not None:
             # Let go of the breaker: this permit may stay behind in a context variable.
             self._breaker = None
-            breaker._settle(self._ticket, outcome, error, self._slow_at)
+            breaker._settle(self.ticket, outcome, error, self._slow_at)
 
     def answered(self, now: float) -> None:
         """The callee has answered, by its first item: whether it was slow is decided."""
@@ -50,7 +50,7 @@ class BreakerPermit:
         """Whether this permit, or one held around it, is a probe of ``breaker`` still in flight."""
         permit: BreakerPermit | None = self
         while permit is not None:
-            if permit._breaker is breaker and permit._ticket in breaker._machine.probes:
+            if permit._breaker is breaker and permit.ticket in breaker._machine.probes:
                 return True
             permit = permit.outer
         return False

@@ -157,6 +157,25 @@ class CircuitBreaker(Admission):
             self._machine.reconfigure(options, self._clock())
         self._tell()
 
+    def trip(self, reason: str, *, permit: Permit | None = None) -> None:
+        """Open for a reason of the caller's own, as if enough calls had failed, and find back as ever.
+
+        Nothing happens where it is open already, or an operator decides; ``metrics_only`` tells that
+        it would have opened.
+
+        :param reason: a phrase for the event.
+        :param permit: that of the call which showed it. Then nothing happens either if the state has
+            changed since that call was let in: it speaks of another time.
+        """
+        ticket = None
+        if permit is not None:
+            if not isinstance(permit, BreakerPermit):
+                return  # it is not counted, whatever it shows
+            ticket = permit.ticket
+        with self._lock:
+            self._machine.trip(reason, self._clock(), ticket)
+        self._tell()
+
     def force_open(self) -> None:
         """Refuse every call until :meth:`reset`, whatever the options say: isolate the dependency."""
         self._order("forced_open")

@@ -247,11 +247,11 @@ class Attempts:
         outcome = judge_error(error, http, excused=excused)
         attempt.settle(outcome, error=error)
         attempt.count(outcome)
-        if outcome is Outcome.FAILURE:
-            state = attempt.admitted.pick.endpoint.state
-            state.refusing = isinstance(error, http.unsent_errors)
-            if state.refusing:
-                self._upstream.doubt_if_none_connects()
+        if outcome is Outcome.FAILURE and isinstance(error, http.unsent_errors):
+            attempt.admitted.refused(self._options.connect_failures)
+            self._upstream.doubt_if_none_connects()
+        elif outcome is Outcome.FAILURE:
+            attempt.admitted.pick.endpoint.state.refusals = 0
 
     def _after_error(self, attempt: Try, error: Exception) -> Line[Admitted | None]:
         """A further attempt's instance; None if the error is the caller's."""
@@ -280,7 +280,7 @@ class Attempts:
         endpoint = attempt.admitted.pick.endpoint
         attempt.admitted.answered()
         attempt.count(answered.outcome)
-        endpoint.state.refusing = False
+        endpoint.state.refusals = 0
         self._info.instance = attempt.admitted.pick.instance
         self._counted += 1
         if not (

@@ -16,14 +16,15 @@ class InstanceState:
     """What is kept for one instance for as long as discovery tells of it.
 
     :param new_pool: makes the connections under one HTTP module, plain or with TLS.
-    :ivar refusing: whether the last attempt to connect to it failed.
+    :ivar refusals: how many attempts in a row could not connect to it; 0 once one could. Threads that
+        count at the same instant may count one too few.
     """
 
-    __slots__ = ("_new_pool", "_pools", "breaker", "refusing")
+    __slots__ = ("_new_pool", "_pools", "breaker", "refusals")
 
     def __init__(self, breaker: CircuitBreaker, new_pool: Callable[[HTTPModule, bool], InstancePool]) -> None:
         self.breaker = breaker
-        self.refusing = False
+        self.refusals = 0
         self._new_pool = new_pool
         self._pools: dict[tuple[str, bool], InstancePool] = {}
 
@@ -54,6 +55,14 @@ class Admitted:
         """Give both back; a second time does nothing."""
         self.permit.settle(outcome, error)
         self.pick.settle(outcome, retry_after=retry_after)
+
+    def refused(self, limit: int | None) -> None:
+        """The attempt, settled by now, could not connect: ``limit`` of these in a row open the breaker."""
+        state = self.pick.endpoint.state
+        state.refusals += 1
+        if limit is not None and state.refusals >= limit:
+            reason = f"{state.refusals} consecutive attempts could not connect"
+            state.breaker.trip(reason, permit=self.permit)
 
     def answered(self) -> None:
         """The headers have come: what follows is at the reader's pace, and makes the instance no slower."""

@@ -5,8 +5,10 @@ Sources: RFC 9110 section 10.2.3 (Retry-After).
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +17,8 @@ from chassis.core import ChassisError, Outcome
 from chassis.retries import retry_after_seconds
 
 _COME_BACK_LATER = frozenset({429, 503})
+# This process, or its machine, has no descriptors or no memory left for a connection to anybody.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class BadAnswer(Exception):
@@ -52,8 +56,8 @@ def judge_error(error: BaseException, http: HTTPModule, *, excused: bool) -> Out
     if isinstance(error, ChassisError):
         # Of another call: the caller's body is made of what that one answers, say.
         return Outcome.IGNORED
-    if isinstance(error, http.module.PoolTimeout) or _resolver_is_silent(error):
-        # Our own pool was full, or our own resolver does not answer.
+    if isinstance(error, http.module.PoolTimeout) or _never_got_away(error):
+        # Our own pool was full, our own resolver does not answer, or we can open nothing more.
         return Outcome.IGNORED
     if excused and isinstance(error, http.module.TimeoutException):
         return Outcome.IGNORED
@@ -62,16 +66,27 @@ def judge_error(error: BaseException, http: HTTPModule, *, excused: bool) -> Out
     return Outcome.IGNORED
 
 
-def _resolver_is_silent(error: BaseException) -> bool:
-    """Whether no name can be looked up here for now. A name that does not exist is another matter."""
-    cause = error.__cause__
-    while cause is not None:
-        # The HTTP modules keep the system's own error as an argument of theirs.
-        for each in (cause, *cause.args):
-            if isinstance(each, socket.gaierror):
-                return each.errno == socket.EAI_AGAIN
-        cause = cause.__cause__
+def _never_got_away(error: BaseException) -> bool:
+    """Whether nobody can be called from here for now: no name looked up, no connection opened.
+
+    A name that does not exist is another matter.
+    """
+    for each in _system_errors(error):
+        if isinstance(each, socket.gaierror):
+            return each.errno == socket.EAI_AGAIN
+        if each.errno in _EXHAUSTED:
+            return True
     return False
+
+
+def _system_errors(error: BaseException) -> Iterator[OSError]:
+    """What the system said; the HTTP modules and their backends keep it as a cause or an argument of theirs."""
+    members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    for each in (error.__cause__, *error.args, *members):
+        if isinstance(each, OSError):
+            yield each
+        if isinstance(each, BaseException):
+            yield from _system_errors(each)
 
 
 def told_to_wait(response: Any) -> float | None:

@@ -23,6 +23,10 @@ class ClientOptions:
         (``Retry-After``); who is told to wait longer gets that answer.
     :param idle_timeout: seconds between two chunks of the answer's body.
     :param connect_timeout: seconds to establish a connection.
+    :param connect_failures: an instance's breaker opens after this many attempts in a row that could
+        not connect to it, whatever its own ``consecutive_failures`` is. Who sets that one to None
+        leaves answers to the rates; an instance that takes no connection gives none. None here, too,
+        leaves both to the breaker's options.
     :param max_connections: connections per instance; a call that finds none free waits for one
         within its attempt's time.
     :param max_in_flight: calls to the service at once, further ones are refused (``BulkheadFull``);
@@ -46,6 +50,7 @@ class ClientOptions:
     retry_after_max: Seconds = 60.0
     idle_timeout: Seconds = 60.0
     connect_timeout: Seconds = 1.0
+    connect_failures: int | None = 3
     max_connections: int = 100
     max_in_flight: int | None = None
     discovery_timeout: Seconds = 2.0
@@ -73,6 +78,8 @@ class ClientOptions:
             check_seconds(field, getattr(self, field))
         check_count("retries", self.retries, least=0)
         check_count("max_connections", self.max_connections)
+        if self.connect_failures is not None:
+            check_count("connect_failures", self.connect_failures)
         if self.max_in_flight is not None:
             check_count("max_in_flight", self.max_in_flight)
         if self.hedge is not None and not isinstance(self.hedge, HedgeOptions):

@@ -114,7 +114,7 @@ class Upstream:
     def doubt_if_none_connects(self) -> None:
         """An instance took no connection. If none does any more, discovery may be wrong about all."""
         endpoints = self.endpoints.callable_endpoints()
-        if not endpoints or not all(each.state.refusing for each in endpoints):
+        if not endpoints or not all(each.state.refusals for each in endpoints):
             return
         if not self._doubts.come(monotonic()):
             return
