@@ -311,7 +311,7 @@ def test_case_22_a_receiver_that_is_not_there_at_shutdown() -> None:
         sink.accept(record())
     begun = time.monotonic()
     assert sink.close(0.5) is False
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 5  # it would be asked again for a minute
     assert sink.counts.dropped == {"shutdown": 1_000}
     described = sink.describe()
     assert (described["accepted"], described["dropped"]) == (1_000, {"shutdown": 1_000})
