@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
+import warnings
 
 import pytest
 
 from chassis.background import Background
+from tests.support.threads import no_more_threads
 
 
 def test_jobs_run_in_one_thread_that_starts_with_the_first() -> None:
@@ -21,6 +24,18 @@ def test_jobs_run_in_one_thread_that_starts_with_the_first() -> None:
     assert first is background.start(where, name="b").result(5)
     assert first is not threading.current_thread()
     assert first.daemon
+
+
+def test_a_system_without_a_thread_to_give_is_told_of_and_leaves_nothing_open() -> None:
+    background, turn = Background(), lambda: asyncio.sleep(0)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with no_more_threads(), pytest.raises(RuntimeError, match="thread"):
+            background.start(turn, name="turn")
+        gc.collect()
+    told = [str(each.message) for each in warned]
+    assert not [each for each in told if "event loop" in each or "never awaited" in each]
+    background.start(turn, name="turn").result(5)
 
 
 def test_a_cancelled_job_ends() -> None:

@@ -37,6 +37,7 @@ from chassis.retries import (
 )
 from chassis.retries._hedge_threads import MOST, Workers
 from chassis.retries._hedge_threads import _workers as process_wide
+from tests.support.threads import no_more_threads
 from tests.support.waiting import wait_until
 
 Async = Callable[[Callable[[], Awaitable[Any]]], Any]
@@ -354,7 +355,7 @@ def test_trap_55_overtaken_call_that_ignores_its_cancellation_holds_nobody(run: 
     began = 0.0
 
     async def stubborn() -> None:
-        while not released.is_set() and time.monotonic() - began < 1.5:
+        while not released.is_set() and time.monotonic() - began < 8:
             with anyio.CancelScope(shield=True):
                 try:
                     await anyio.sleep(0.01)
@@ -369,7 +370,7 @@ def test_trap_55_overtaken_call_that_ignores_its_cancellation_holds_nobody(run: 
         nonlocal began
         began = time.monotonic()
         assert await policy(grace=0.05)(Calls(stubborn, "second"))() == "second"
-        assert 0.05 <= time.monotonic() - began < 1.0
+        assert 0.05 <= time.monotonic() - began < 5  # without a grace it is eight seconds
         assert not ended
         released.set()
         while not ended:
@@ -445,9 +446,10 @@ def test_cancelling_the_caller_cancels_all(run: Async) -> None:
 def test_cancelling_a_caller_whose_call_ignores_it_takes_no_longer_than_the_grace(run: Async) -> None:
     """The caller leaves; nothing is told of the rest."""
     release = threading.Event()
+    began = time.monotonic()
 
     async def stubborn() -> None:
-        while not release.is_set():
+        while not release.is_set() and time.monotonic() - began < 8:
             with anyio.CancelScope(shield=True):
                 try:
                     await anyio.sleep(0.01)
@@ -455,10 +457,11 @@ def test_cancelling_a_caller_whose_call_ignores_it_takes_no_longer_than_the_grac
                     pass
 
     async def caller() -> None:
+        nonlocal began
         began = time.monotonic()
         with anyio.move_on_after(0.03):
             await policy(grace=0.02, delay=5.0)(stubborn)()
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 5  # it ignores its cancellation for eight seconds
         release.set()
         await anyio.sleep(0.03)
 
@@ -583,6 +586,15 @@ def test_threads_end_when_there_is_nothing_to_do() -> None:
         wait_until(lambda count=count: len(threads) == count and not threads[-1].is_alive())
         assert workers.busy == 0
     assert len(set(threads)) == 3
+
+
+def test_a_system_without_a_thread_to_give_is_as_if_all_were_busy() -> None:
+    workers, ran = Workers(most=1), threading.Event()
+    with no_more_threads():
+        assert not workers.run(ran.set)
+    assert workers.busy == 0
+    assert workers.run(ran.set)
+    assert ran.wait(5)
 
 
 def test_with_all_threads_busy_calls_go_on_alone() -> None:

@@ -52,6 +52,7 @@ class Background:
 
         :param function: called in the background thread, with the loop running.
         :param name: the task's name in diagnostics.
+        :raises RuntimeError: the system gives no thread.
         """
 
         async def main() -> T:
@@ -60,7 +61,8 @@ class Background:
                 task.set_name(f"chassis:{name}")
             return await function()
 
-        return Job(asyncio.run_coroutine_threadsafe(main(), self._running_loop()), name)
+        loop = self._running_loop()
+        return Job(asyncio.run_coroutine_threadsafe(main(), loop), name)
 
     async def run(self, function: Callable[[], Coroutine[Any, Any, T]], *, name: str) -> T:
         """Run ``function()`` in the background and await its result in the caller's loop."""
@@ -84,9 +86,14 @@ class Background:
 
                 # Daemon: work that must be finished at exit (flush, deregister) is awaited by
                 # whoever stops the service, with a time limit of its own.
-                self._thread = threading.Thread(target=main, name="chassis-background", daemon=True)
+                thread = threading.Thread(target=main, name="chassis-background", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the system gives no more of them
+                    loop.close()
+                    raise
+                self._thread = thread
                 self._loop = loop
-                self._thread.start()
                 ready.wait()
             return self._loop
 

@@ -45,7 +45,12 @@ class Workers:
             if self._threads == self._most:
                 return False
             self._threads += 1
-        threading.Thread(target=self._work, args=(job,), name="chassis-hedge", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, args=(job,), name="chassis-hedge", daemon=True).start()
+        except RuntimeError:  # the system gives no more of them
+            with self._lock:
+                self._threads -= 1
+            return False
         return True
 
     def _work(self, first: Callable[[], None]) -> None:
