@@ -561,7 +561,7 @@ async def test_trap_54_grant_and_cancellation_in_the_same_tick(make: Any) -> Non
 
 def test_trap_54_under_trio(make: Any) -> None:
     """Cancelled by its scope, a waiter leaves the line, and the next is admitted at its turn."""
-    limit = make(rate=1, per=0.05, wait=60)
+    limit = make(rate=1, per=0.15, wait=60)
     limit.acquire()
     order: list[int] = []
 
@@ -584,7 +584,7 @@ def test_trap_54_under_trio(make: Any) -> None:
 
     began = time.monotonic()
     trio.run(main)
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 2  # its old turn came after three seconds
     assert order[-1] == 19
     assert limit.describe()["waiting"] == 0
 
