@@ -19,6 +19,7 @@ from chassis import (
     bulkhead,
     hedge,
     rate_limit,
+    remaining,
     retry,
     timeout,
 )
@@ -212,7 +213,79 @@ def test_timeouts_cancel_by_the_loops_time(chassis_clock: ManualClock) -> None:
     async def main() -> list[float]:
         return list(await asyncio.gather(ends(ask, 0.0), ends(ask, 70.0), ends(block, 0.0)))
 
-    assert chassis_clock.run(main()) == pytest.approx([100.0, 170.0, 250.0], abs=0.5)
+    assert chassis_clock.run(main()) == pytest.approx([100.0, 170.0, 250.0])
+
+
+def test_what_is_left_of_a_deadline_goes_by_the_loops_time(chassis_clock: ManualClock) -> None:
+    """In its threads too; a retry sees that no attempt fits any more; and held outside, a deadline goes on inside."""
+    down = ScriptedDependency(ConnectionError, repeat=True, clock=chassis_clock)
+    ask = retry(retries=9, wait=tenacity.wait_fixed(30.0), clock=chassis_clock)(down.call_async)
+
+    async def main() -> None:
+        await asyncio.sleep(40.0)
+        assert remaining() == pytest.approx(60.0, abs=0.5)
+        async with timeout(50.0) as deadline:
+            assert deadline.remaining() == pytest.approx(50.0)
+            await asyncio.sleep(20.0)
+            assert deadline.remaining() == pytest.approx(30.0)
+            assert await asyncio.to_thread(remaining) == pytest.approx(30.0)
+        with pytest.raises(ConnectionError) as failed:
+            await ask()
+        assert "the deadline comes first" in failed.value.__notes__[0]
+        assert len(down.calls) == 2
+        await asyncio.sleep(20.0)
+        assert (remaining() or 0) < 0
+
+    with timeout(100.0) as outside:
+        chassis_clock.run(main())
+        assert outside.remaining() == pytest.approx(100.0, abs=5.0)
+
+
+def test_deadlines_go_by_one_clock(chassis_clock: ManualClock) -> None:
+    """They are the process's: two at once would each be wrong for the other's tasks."""
+
+    async def main() -> None:
+        refused = asyncio.sleep(1.0)
+
+        def begin() -> None:
+            with pytest.raises(RuntimeError, match="another clock"):
+                ManualClock().run(refused)
+            refused.close()
+
+        await asyncio.to_thread(begin)
+
+    chassis_clock.run(main())
+    ManualClock().run(asyncio.sleep(1.0))
+
+
+@pytest.mark.parametrize("start", [0.0, 1e7, 1.8e9, 3e9])
+def test_it_may_show_the_seconds_of_a_century(start: float) -> None:
+    """Such as those of a wall clock, where a nanosecond is less than a float can tell."""
+    clock = ManualClock(start)
+    limit = rate_limit("dated", rate=3, per=0.7, burst=1, wait=1e6, clock=clock, register=False)
+
+    async def wait_its_turn() -> None:
+        await limit.acquire_async()
+        with pytest.raises(DeadlineExceeded):
+            await timeout(0.1)(asyncio.sleep)(1.0)
+
+    async def main() -> None:
+        await asyncio.gather(*(wait_its_turn() for _ in range(20)))
+        await asyncio.sleep(86_400.0 * 365)
+
+    # In a thread, as a loop whose timers never come runs for ever.
+    running = threading.Thread(target=clock.run, args=(main(),), daemon=True)
+    running.start()
+    running.join(10)
+    assert not running.is_alive()
+    assert clock() - start == pytest.approx(86_400.0 * 365, abs=10.0)
+
+
+def test_no_time_is_too_short_to_pass(chassis_clock: ManualClock) -> None:
+    """What is left of another one may be as short as a rounding."""
+    chassis_clock.run(asyncio.sleep(1e-12))
+    chassis_clock.sleep(1e-12)
+    assert chassis_clock.slept == [1e-12]
 
 
 def test_pauses_of_a_retry_go_by_the_loops_time(chassis_clock: ManualClock) -> None:

@@ -6,20 +6,24 @@ inherit it; :func:`detach_deadline` is for work that must outlive its caller.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from types import TracebackType
 
-from chassis.core.clock import monotonic
+from chassis.core.clock import Clock, monotonic
 from chassis.core.errors import DeadlineExceeded
+
+clock: Clock = monotonic
+"""What deadlines are counted on. To be read from this module at each use, see :func:`deadlines_go_by`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
     """An instant on the monotonic clock after which the caller no longer wants the answer.
 
-    :param at: seconds on :data:`chassis.core.clock.monotonic`.
+    :param at: seconds on :data:`clock`.
     """
 
     at: float
@@ -27,11 +31,11 @@ class Deadline:
     @classmethod
     def after(cls, seconds: float) -> Deadline:
         """The deadline ``seconds`` from now."""
-        return cls(monotonic() + seconds)
+        return cls(clock() + seconds)
 
     def remaining(self) -> float:
         """Seconds left; negative once it has passed."""
-        return self.at - monotonic()
+        return self.at - clock()
 
     def check(self, *, begun: bool = True) -> None:
         """Raise :class:`DeadlineExceeded` if it has passed.
@@ -61,7 +65,7 @@ def remaining() -> float | None:
     Negative once the deadline has passed.
     """
     at = deadline_at.get()
-    return None if at is None else at - monotonic()
+    return None if at is None else at - clock()
 
 
 def hold_deadline(deadline: Deadline) -> None:
@@ -123,3 +127,22 @@ class _Scope:
         if token is None:
             raise RuntimeError(_ONCE)
         deadline_at.reset(token)
+
+
+@contextmanager
+def deadlines_go_by(other: Clock) -> Iterator[None]:
+    """Count deadlines on ``other`` while the block runs, in the whole process: for tests, whose time is theirs.
+
+    It begins at what the monotonic clock shows, so that deadlines held already keep what they have left.
+
+    :raises RuntimeError: they go by another one already.
+    """
+    global clock  # noqa: PLW0603 - what each call asks must cost no more than a name
+    if clock is not monotonic:
+        raise RuntimeError("deadlines go by another clock already: let its block end first")
+    ahead = monotonic() - other()
+    clock = lambda: other() + ahead  # noqa: E731 - a function of this one block
+    try:
+        yield
+    finally:
+        clock = monotonic

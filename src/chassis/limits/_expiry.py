@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Generator
 from typing import Any
 
-from chassis.core.clock import Clock, monotonic
+from chassis.core import deadline as deadlines
 from chassis.core.errors import DeadlineExceeded
 
 
@@ -74,32 +74,28 @@ class _Expiry:
     it alone. A timer that finds nothing to do is not set again.
     """
 
-    __slots__ = ("_clock", "_loop", "_running", "_timed")
+    __slots__ = ("_loop", "_running", "_timed")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        # A test's loop may go by a clock that is moved by hand. Others' time() is no help: uvloop's
-        # stands still during a step.
-        self._clock: Clock = getattr(loop, "monotonic", monotonic)
         self._running: dict[int, tuple[float, asyncio.Task[Any]]] = {}
         self._timed = False
 
     def begin(self, number: int, at: float, task: asyncio.Task[Any]) -> None:
         """Cancel ``task`` at ``at``, unless it has ended."""
-        if self._clock is not monotonic:
-            at += self._clock() - monotonic()
         self._running[number] = (at, task)
         if not self._timed:
             self._timed = True
-            # From ``at``, as the step up to its first wait may have taken part of the time.
-            self._loop.call_later(at - self._clock(), self._look)
+            # From ``at``, as the step up to its first wait may have taken part of the time; and not by
+            # the loop's time(), as uvloop's stands still during a step.
+            self._loop.call_later(at - deadlines.clock(), self._look, at)
 
     def end(self, number: int) -> bool:
         """Whether it ended in time; else its task has been cancelled."""
         return self._running.pop(number, None) is not None
 
-    def _look(self) -> None:
-        now = self._clock()
+    def _look(self, due: float) -> None:
+        now = max(due, deadlines.clock())  # a timer may come early by a rounding
         expired = itertools.takewhile(lambda each: each[1][0] <= now, self._running.items())
         for number, (_, task) in list(expired):
             del self._running[number]
@@ -107,7 +103,7 @@ class _Expiry:
         self._timed = bool(self._running)
         if self._timed:
             at, _ = next(iter(self._running.values()))
-            self._loop.call_later(at - now, self._look)
+            self._loop.call_later(at - now, self._look, at)
 
 
 class _Begun:

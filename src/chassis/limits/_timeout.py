@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from chassis.core.clock import monotonic
+from chassis.core import deadline as deadlines
 from chassis.core.deadline import PASSED, Deadline, deadline_at, deadline_scope
 from chassis.core.errors import DeadlineExceeded
 from chassis.core.functions import NEVER_AWAITABLE, is_awaitable
@@ -67,7 +67,7 @@ class Timeout(Policy):
 
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            now = monotonic()
+            now = deadlines.clock()
             at = now + seconds
             outer = held()
             if outer is not None and outer < at:
@@ -96,7 +96,7 @@ class Timeout(Policy):
 
         @functools.wraps(function)
         async def guarded_async(*args: Any, **kwargs: Any) -> Any:
-            at = monotonic() + seconds
+            at = deadlines.clock() + seconds
             outer = held()
             if (outer is not None and outer < at) or ("trio" in modules and not under_asyncio()):
                 return await general(*args, **kwargs)

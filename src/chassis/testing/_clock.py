@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from chassis.core.deadline import deadlines_go_by
 from chassis.core.options import check_seconds
 
 T = TypeVar("T")
@@ -59,7 +60,7 @@ class ManualClock:
 
         :raises ConfigError: ``seconds`` is negative or no number.
         """
-        check_seconds("seconds", seconds, zero=True)
+        _check(seconds)
         with self._lock:
             self._now += seconds
             due = [each for each in self._sleepers if each.due <= self._now]
@@ -72,10 +73,11 @@ class ManualClock:
 
         When all its tasks wait, the clock goes on to what the first of them waits for, and no time is
         spent. That holds for whatever waits by the loop: pauses, places in a queue, a hedge's delay,
-        timeouts. It is for tasks that wait for time and for each other. While they wait for a thread or
-        a socket the clock goes on as well.
+        timeouts. Deadlines are counted by it too, in the whole process. It is for tasks that wait for time
+        and for each other. While they wait for a thread or a socket the clock goes on as well.
 
-        :raises RuntimeError: it runs one already, or another event loop runs in this thread.
+        :raises RuntimeError: it runs one already, or another manual clock does, or another event loop
+            runs in this thread.
         """
         import asyncio
 
@@ -89,7 +91,8 @@ class ManualClock:
         with asyncio.Runner(loop_factory=lambda: ManualLoop(self, self.advance)) as runner:
             self._runs = True
             try:
-                return runner.run(main)
+                with deadlines_go_by(self):
+                    return runner.run(main)
             finally:
                 self._runs = False
 
@@ -126,7 +129,7 @@ class ManualClock:
                 self._sleepers = [each for each in self._sleepers if each is not sleeper]
 
     def _fall_asleep(self, seconds: float) -> None:
-        check_seconds("seconds", seconds, zero=True)
+        _check(seconds)
         self.slept.append(seconds)
 
     def _sleep_until(self, due: float, wake: Callable[[], object]) -> _Sleeper:
@@ -134,3 +137,10 @@ class ManualClock:
         with self._lock:
             self._sleepers.append(sleeper)
         return sleeper
+
+
+def _check(seconds: Any) -> None:
+    # Less than options may say is a time here: what is left of another one.
+    if isinstance(seconds, int | float) and 0 < seconds < 1:
+        return
+    check_seconds("seconds", seconds, zero=True)

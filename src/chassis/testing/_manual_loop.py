@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 from collections.abc import Callable
 
@@ -22,8 +23,18 @@ class ManualLoop(asyncio.SelectorEventLoop):
         """What the clock shows."""
         return self._now()
 
-    monotonic = time
-    """Asked by what would go by the system's clock elsewhere."""
+    @property
+    def _clock_resolution(self) -> float:
+        """What asyncio takes for the same time: a timer is due within it.
+
+        That of the system's clock is nothing beside a clock that shows a year: added to its time it would
+        be rounded away, and no timer were ever due.
+        """
+        return max(1e-9, 2 * math.ulp(self._now()))
+
+    @_clock_resolution.setter
+    def _clock_resolution(self, of_the_system: float) -> None:
+        """Asyncio's own constructor sets it."""
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Wait for its threads. However long that may take: by this loop's time, any limit is past at once."""
