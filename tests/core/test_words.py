@@ -28,6 +28,7 @@ from chassis.core import (
     Instance,
     NoInstance,
     Outcome,
+    Overloaded,
     PolicyRegistry,
     Rejected,
     classify_error,
@@ -55,7 +56,10 @@ def test_a_rejection_says_when_to_come_back_and_what_failed_last() -> None:
         str(error)
         == "circuit breaker 'payments' is open; it admits a probe in 4.25 s (last failure: ReadTimeout: 3 s)"
     )
-    assert "64 calls" in str(BulkheadFull("orders", limit=64))
+    assert str(BulkheadFull("orders", limit=64)) == "bulkhead 'orders' is full, with 64 in flight"
+    told = BulkheadFull("orders", limit=64, retry_after=0.25)
+    assert str(told).endswith("; a place may be free in 0.25 s")
+    assert str(Overloaded("orders", retry_after=0.5)).endswith("; try again in 0.5 s")
     assert "NO" not in str(NoInstance("x", reason="nothing is registered under this name"))
 
 

@@ -103,6 +103,7 @@ class BulkheadFull(Rejected):
 
     :param name: the bulkhead's name.
     :param limit: how many calls it lets in at once.
+    :param retry_after: seconds until a place may be hoped for; None if nobody can know.
     """
 
     def __init__(self, name: str, *, limit: int, retry_after: float | None = None) -> None:
@@ -111,7 +112,8 @@ class BulkheadFull(Rejected):
         self.limit = limit
 
     def __str__(self) -> str:
-        return f"bulkhead {self.name!r} is full: {self.limit} calls are in flight"
+        when = "" if self.retry_after is None else f"; a place may be free in {self.retry_after:.3g} s"
+        return f"bulkhead {self.name!r} is full, with {self.limit} in flight{when}"
 
 
 class RateLimited(Rejected):
@@ -153,7 +155,8 @@ class Overloaded(Rejected):
         self.name = name
 
     def __str__(self) -> str:
-        return f"{self.name!r} is overloaded and sheds load"
+        when = "" if self.retry_after is None else f"; try again in {self.retry_after:.3g} s"
+        return f"{self.name!r} is overloaded and sheds load{when}"
 
 
 class NoInstance(Rejected):
@@ -161,6 +164,7 @@ class NoInstance(Rejected):
 
     :param service: the service's name.
     :param reason: a :class:`~chassis.core.instances.Reason` value's text, or a sentence.
+    :param retry_after: seconds after which a new try makes sense; None if nobody can know.
     """
 
     def __init__(self, service: str, *, reason: str, retry_after: float | None = None) -> None:
