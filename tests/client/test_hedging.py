@@ -18,6 +18,7 @@ from chassis.client import ClientOptions, NotHedged, ServiceUpstreams, async_cli
 from chassis.client._effects import Race
 from chassis.core import ConfigError, Deadline, EventBus, Outcome, PolicyRegistry, deadline_scope
 from chassis.discovery import MemoryDiscovery
+from chassis.loadbalancing import BalancingOptions
 from chassis.retries import BudgetOptions, HedgeOptions
 from tests.client.calling import Caller, catalog
 from tests.client.scripted import Received, ScriptedServer, answer, hang_up
@@ -240,6 +241,23 @@ def test_an_instance_whose_breaker_is_not_closed_gets_no_hedge(serve: Serve, hed
     first_at(caller, 0)
     assert not caller.get().extensions["chassis"].hedged
     assert len(broken.received) == asked
+
+
+def test_what_probes_an_ejected_instance_gets_no_hedge(serve: Serve, hedging: Hedging) -> None:
+    """Were it overtaken, it would have found out nothing."""
+    slow, quick = serve(answer(delay=0.15)), serve()
+    caller = hedging(slow, quick)
+    caller.policy("/balancing").reconfigure(BalancingOptions(ejection_time=0.02))
+    ejected, other = caller.upstream.endpoints.endpoints()
+    for passed_over, outcome in ((ejected, Outcome.SUCCESS), (other, Outcome.FAILURE)):
+        for _ in range(20):
+            pick = caller.upstream.endpoints.pick(exclude=[passed_over])
+            assert pick is not None
+            pick.settle(outcome)
+    assert ejected.ejected
+    wait_until(lambda: ejected.probe_due(time.monotonic()), what="its time to be up")
+    assert [caller.get().extensions["chassis"].hedged for _ in range(2)] == [False, False]
+    assert not ejected.ejected
 
 
 def test_trap_56_without_budget_the_first_attempt_goes_on(serve: Serve, hedging: Hedging) -> None:

@@ -425,3 +425,45 @@ def test_a_shorter_wish_does_not_shorten_a_longer_one_and_zero_heeds_none() -> N
     heedless = Balanced(*named(3), retry_after_max=0)
     heedless.call_at("0001", Outcome.IGNORED, retry_after=20.0)
     assert len(heedless.calls(30)) == 3
+
+
+# Who is spared.
+
+
+@pytest.mark.parametrize(
+    "policy", ["round_robin", "random", "weighted", "least_request", "peak_ewma", "ordered"]
+)
+def test_a_call_that_spares_whose_probe_is_due_is_not_its_probe(policy: str) -> None:
+    """It goes elsewhere, and the next call that spares nobody finds out."""
+    balanced = failing("0000", among=3, policy=policy, ejection_time=5.0)
+    ejected = balanced.endpoint("0000")
+    balanced.clock.advance(7.0)
+    assert ejected.probe_due(balanced.clock.now)
+
+    def due(endpoint: Any) -> bool:
+        return bool(endpoint.probe_due(balanced.clock.now))
+
+    assert "0000" not in balanced.calls(30, spare=due)
+    assert ejected.ejected
+    assert balanced.names(EndpointReturned) == []
+    balanced.call_at("0000", Outcome.SUCCESS)
+    assert balanced.names(EndpointReturned) == ["0000"]
+
+
+def test_who_spares_is_told_that_nobody_is_left_rather_than_given_one_passed_over() -> None:
+    """Neither an ejected one nor one that asked to be left alone."""
+    balanced = failing("0000", among=2, retry_after_max=30.0)
+    balanced.call_at("0001", Outcome.SUCCESS, retry_after=20.0)
+    others = [balanced.endpoint("0001")]
+    assert balanced.set.pick(exclude=others, spare=lambda each: False) is None
+    balanced.call(exclude=others)
+    assert balanced.set.pick(exclude=[balanced.endpoint("0000")], spare=lambda each: True) is None
+
+
+def test_whom_one_call_spares_carries_his_load_all_the_same() -> None:
+    """What is asked of a single call makes no tier look sick to the others."""
+    balanced = Balanced(*named(2, zone="here"), *[instance("far", zone="there")], zone="here")
+    near = [balanced.endpoint("0000"), balanced.endpoint("0001")]
+    balanced.clock.advance(2.0)
+    assert balanced.call(ready=lambda each: True, spare=lambda each: each in near) == "far"
+    assert "far" not in balanced.calls(50, ready=lambda each: True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from chassis.client._attempt import Try
 from chassis.client._body import Upload
 from chassis.client._effects import Discard, Ended, Line, Pause, Race
-from chassis.client._instance import Admitted, InstanceState, admit, is_ready, lets_all_in, soonest
+from chassis.client._instance import Admitted, InstanceState, admit, left_to_others, on_probation, soonest
 from chassis.client._judge import BadAnswer, judge_error, judge_status, told_to_wait
 from chassis.client._lag import own_lag
 from chassis.client._module import HTTPModule
@@ -134,7 +134,7 @@ class Attempts:
     def _send(self, admitted: Admitted) -> Line[Ended[Try]]:
         """One attempt to its end; with others beside it where it is slow and that is wanted."""
         # Not beside a probe: were it overtaken, it would have probed nothing.
-        hedging = self._hedging and not self._info.hedged and lets_all_in(admitted.pick.endpoint)
+        hedging = self._hedging and not self._info.hedged and not admitted.probing
         began = monotonic()
         alone_for = self._upstream.hedging.begin(began) if hedging else None
         attempt = self._begin(admitted)
@@ -184,7 +184,7 @@ class Attempts:
             if len(racing) > hedge.extra or self._deadline.remaining() < _LEAST_USEFUL:
                 return None
             here = [each.admitted.pick.endpoint for each in racing]
-            admitted = self._admit([*self._tried, *here], lets_all_in)
+            admitted = self._admit([*self._tried, *here], on_probation)
             if admitted is None:
                 return None
             if not self._upstream.hedging.allow(monotonic(), self._upstream.budget):
@@ -344,9 +344,16 @@ class Attempts:
     def _admit(
         self,
         tried: Collection[Endpoint[InstanceState]],
-        ready: Callable[[Endpoint[InstanceState]], bool] = is_ready,
+        spare: Callable[[Endpoint[InstanceState]], bool] | None = None,
     ) -> Admitted | None:
-        return admit(self._upstream.endpoints, tried, ready=ready, key=self._key)
+        endpoints = self._upstream.endpoints
+        if not self._resend:
+            admitted = admit(endpoints, tried, key=self._key, spare=left_to_others)
+            return admitted or admit(endpoints, tried, key=self._key)
+        admitted = admit(endpoints, tried, key=self._key, spare=spare)
+        if admitted is not None:
+            admitted.pick.endpoint.state.spared_since = None
+        return admitted
 
     def _nothing_to_call(self) -> NoInstance | CircuitOpen:
         """Why not even a first attempt can be made."""

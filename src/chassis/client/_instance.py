@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from chassis.breaker import BreakerState, CircuitBreaker
 from chassis.client._module import HTTPModule
 from chassis.client._pool import InstancePool
-from chassis.core import CircuitOpen, Outcome, Permit
+from chassis.core import CircuitOpen, Outcome, Permit, monotonic
 from chassis.loadbalancing import Endpoint, EndpointSet, Pick
+
+SPARED_FOR = 10.0
+"""Seconds for which an instance's probe is left to a call that may be sent again, if none comes."""
 
 
 class InstanceState:
@@ -18,13 +21,15 @@ class InstanceState:
     :param new_pool: makes the connections under one HTTP module, plain or with TLS.
     :ivar refusals: how many attempts in a row could not connect to it; 0 once one could. Threads that
         count at the same instant may count one too few.
+    :ivar spared_since: when a call first left its probe to a better one, and none has come to it since.
     """
 
-    __slots__ = ("_new_pool", "_pools", "breaker", "refusals")
+    __slots__ = ("_new_pool", "_pools", "breaker", "refusals", "spared_since")
 
     def __init__(self, breaker: CircuitBreaker, new_pool: Callable[[HTTPModule, bool], InstancePool]) -> None:
         self.breaker = breaker
         self.refusals = 0
+        self.spared_since: float | None = None
         self._new_pool = new_pool
         self._pools: dict[tuple[str, bool], InstancePool] = {}
 
@@ -48,6 +53,12 @@ class Admitted:
 
     pick: Pick[InstanceState]
     permit: Permit
+
+    @property
+    def probing(self) -> bool:
+        """Whether this call is finding out, or may be, if its instance works again."""
+        endpoint = self.pick.endpoint
+        return endpoint.ejected or endpoint.state.breaker.state is BreakerState.HALF_OPEN
 
     def settle(
         self, outcome: Outcome, error: BaseException | None = None, *, retry_after: float | None = None
@@ -75,10 +86,25 @@ def is_ready(endpoint: Endpoint[InstanceState]) -> bool:
     return endpoint.state.breaker.ready
 
 
-def lets_all_in(endpoint: Endpoint[InstanceState]) -> bool:
-    """Whether its breaker lets in whoever comes: a probe's place is not for a call for good measure."""
-    breaker = endpoint.state.breaker
-    return breaker.ready and breaker.state is not BreakerState.HALF_OPEN
+def on_probation(endpoint: Endpoint[InstanceState]) -> bool:
+    """Whether a call to it, if it gets one, is its probe: its breaker is half open, or its ejection over."""
+    if endpoint.ejected and endpoint.probe_due(monotonic()):
+        return True
+    return endpoint.state.breaker.state is BreakerState.HALF_OPEN
+
+
+def left_to_others(endpoint: Endpoint[InstanceState]) -> bool:
+    """Whether a call that may not be sent again leaves the endpoint's probe to one that may.
+
+    That costs nobody an error if the probe fails. But such calls may not be made at all, or by hash
+    never come here; so it does that for a while, and no more until one of them came.
+    """
+    if not on_probation(endpoint):
+        return False
+    state, now = endpoint.state, monotonic()
+    if state.spared_since is None:
+        state.spared_since = now
+    return now - state.spared_since < SPARED_FOR
 
 
 def soonest(endpoints: Iterable[Endpoint[InstanceState]]) -> float | None:
@@ -91,16 +117,17 @@ def admit(
     endpoints: EndpointSet[InstanceState],
     tried: Collection[Endpoint[InstanceState]],
     *,
-    ready: Callable[[Endpoint[InstanceState]], bool] = is_ready,
     key: str | None = None,
+    spare: Callable[[Endpoint[InstanceState]], bool] | None = None,
 ) -> Admitted | None:
     """An instance that is not among ``tried`` and whose breaker lets this call in; None if there is none.
 
     :param key: what to balance by, where that is done by hash.
+    :param spare: tells of one that would let it in, and is not to be called for it.
     """
     passed_over = list(tried)
     while True:
-        pick = endpoints.pick(exclude=passed_over, ready=ready, key=key)
+        pick = endpoints.pick(exclude=passed_over, ready=is_ready, key=key, spare=spare)
         if pick is None:
             return None
         try:

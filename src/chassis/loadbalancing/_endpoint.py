@@ -70,6 +70,15 @@ class Endpoint(Generic[S]):
     def __repr__(self) -> str:
         return f"Endpoint({self.instance.id!r}, {self.instance.address!r}, in_flight={self.in_flight})"
 
+    @property
+    def ejected(self) -> bool:
+        """Whether it is passed over for failing where its peers do not, until a call that succeeds."""
+        return self.ejection.active
+
+    def probe_due(self, now: float) -> bool:
+        """Whether it is ejected and its time is up, so that the next call to it finds out how it is."""
+        return self.ejection.due(now)
+
     def latency_at(self, now: float) -> float:
         """What its latency is estimated at, in seconds; 0 while nothing is known."""
         return self.latency.at(now)

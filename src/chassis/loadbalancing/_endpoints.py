@@ -143,6 +143,7 @@ class EndpointSet(Generic[S]):
         exclude: Collection[Endpoint[S]] = (),
         ready: Callable[[Endpoint[S]], bool] | None = None,
         key: str | None = None,
+        spare: Callable[[Endpoint[S]], bool] | None = None,
     ) -> Pick[S] | None:
         """Choose an endpoint for one call; None if none is fit.
 
@@ -151,11 +152,16 @@ class EndpointSet(Generic[S]):
         to be left alone are chosen only when no other is fit.
 
         :param key: calls of one key go to one instance, if the policy is ``consistent_hash``.
+        :param spare: tells of a fit one that this call is not for: a call that is to find nothing out
+            spares whose probe is due, say. Given it, the ejected and those left alone are chosen not
+            even when no other is fit.
         """
         if exclude:
             fit = _untried(exclude, ready)
         else:
             fit = ready if ready is not None else _anyone
+        if spare is not None:
+            fit = _but(fit, spare)
         machine = self._machine
         while True:
             now = self._clock()
@@ -167,7 +173,7 @@ class EndpointSet(Generic[S]):
                 endpoint = tiers[0].balancer.choose(tiers[0].candidates, fit, key=key, now=now)
             else:
                 endpoint = self._from_tiers(tiers, fit, key, now, again=bool(exclude))
-            if endpoint is None and view.reserve:
+            if endpoint is None and view.reserve and spare is None:
                 endpoint = any_fit(view.reserve, fit, self._draw, share_of)
             with self._lock:
                 # Else somebody changed who may be called between the choice and now, and the
@@ -309,6 +315,12 @@ def _untried(
     if ready is None:
         return lambda each: each not in exclude
     return lambda each: each not in exclude and ready(each)
+
+
+def _but(
+    fit: Callable[[Endpoint[S]], bool], spare: Callable[[Endpoint[S]], bool]
+) -> Callable[[Endpoint[S]], bool]:
+    return lambda each: fit(each) and not spare(each)
 
 
 def _anyone(each: Any) -> bool:
