@@ -84,3 +84,21 @@ def test_options_that_come_while_discovery_is_silent_hold_when_it_answers_again(
     assert failures_until_open(upstream) == 2
     discovery.tell(snapshot(Freshness.FRESH))
     assert failures_until_open(upstream) == 7
+
+
+def test_an_instance_that_comes_while_options_change_follows_the_new_ones() -> None:
+    upstream, discovery = followed()
+
+    class Late(str):
+        """An id that is asked for when its breaker is made; others are made already."""
+
+        __slots__ = ()
+
+        def __format__(self, how: str) -> str:
+            upstream.breakers.reconfigure(BreakerOptions(open_for=9.0))
+            return str(self)
+
+    later = Instance(id=Late("c"), service="catalog", host="10.0.0.3", port=80)
+    discovery.tell(snapshot(Freshness.FRESH, LATER, later))
+    breakers = [each.state.breaker for each in upstream.endpoints.endpoints()]
+    assert [each.options.open_for for each in breakers] == [9.0, 9.0, 9.0]

@@ -55,16 +55,17 @@ class BreakerFamily:
     def reconfigure(self, options: BreakerOptions) -> None:
         """Give all of them, and those to come, other options."""
         self.options = options
-        self._apply()
+        self.apply()
 
     def follow(self, freshness: Freshness) -> None:
         """Take notice of whether what discovery tells is fresh."""
         in_doubt = freshness is not Freshness.FRESH
         if in_doubt != self._in_doubt:
             self._in_doubt = in_doubt
-            self._apply()
+            self.apply()
 
-    def _apply(self) -> None:
+    def apply(self) -> None:
+        """Have all breakers there are follow the options of now."""
         options = self.effective
         for each in self._endpoints.endpoints():
             each.state.breaker.reconfigure(options)

@@ -227,7 +227,11 @@ class Upstream:
     def _update(self, snapshot: Snapshot) -> None:
         # First, as breakers made for new instances begin as the others are.
         self.breakers.follow(snapshot.freshness)
+        options = self.breakers.effective
         self.endpoints.update(snapshot)
+        if self.breakers.effective != options:
+            # Others came meanwhile, in another thread, which did not see the new instances yet.
+            self.breakers.apply()
         if snapshot.reason is not Reason.NOT_ASKED_YET:
             self.known = True
             if not self.answered.done():
