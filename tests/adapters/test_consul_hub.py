@@ -21,7 +21,7 @@ from chassis.discovery import RegistryCrowded, Wake, WatchFailed, WatchLimitNear
 from tests.support.consul_script import Agent, Watch, entry
 from tests.support.scripted_agent import Answer, Asked, ScriptedAgent
 from tests.support.servers import ConsulServer
-from tests.support.waiting import eventually, wait_until
+from tests.support.waiting import at_best_async, eventually, wait_until
 
 pytestmark = pytest.mark.asyncio
 
@@ -126,7 +126,8 @@ async def test_who_comes_later_is_told_at_once_what_the_others_know(watch: Watch
         await eventually(lambda: follower.told[-1].observation.error, what="the trouble")
         late = Follower(server.url)
         await late.follow()
-        assert [each.observation.error is None for each in late.told] == [True, False]
+        # The trouble goes on meanwhile, and may be told of once more.
+        assert [each.observation.error is None for each in late.told][:2] == [True, False]
         await follower.close()
         await late.close()
 
@@ -236,10 +237,18 @@ async def test_while_nothing_changes_a_polled_service_is_not_asked_and_then_at_o
         asked = [each for each in server.asked if not rings(each)]
         await asyncio.sleep(1.2)
         assert [each for each in server.asked if not rings(each)] == asked
-        begun = time.monotonic()
-        agent.set(entry("b"))
-        await watching.until_ids("b")
-        assert watching.heard[-1][0] - begun < 0.5
+        names = iter("bcd")
+
+        async def change() -> float:
+            name = next(names)
+            if name != "b":
+                await asyncio.sleep(2.0)  # it is quiet again, and nothing is asked
+            begun = time.monotonic()
+            agent.set(entry(name))
+            await watching.until_ids(name)
+            return watching.heard[-1][0] - begun
+
+        await at_best_async(change, 0.5, "the change")
         assert agent.most_blocked == 2
 
 
@@ -248,17 +257,19 @@ async def test_while_nothing_changes_a_polled_service_is_not_asked_and_then_at_o
 async def test_where_nothing_can_ring_a_polled_service_is_asked_once_a_second(
     watch: Watch, broken: str
 ) -> None:
-    agent = Agent(entry("a"))
+    agent, polls = Agent(entry("a")), []
 
     def script(asked: Asked) -> Answer:
+        if not rings(asked):
+            polls.append(time.monotonic())
         return Answer("Permission denied", 403) if asked.path == broken else agent(asked)
 
     with ScriptedAgent(script) as server:
         watching = watch(server.url, max_watches=2)
         await watching.until_ids("a")
-        await asyncio.sleep(3.5)
-        polls = [each for each in server.asked if not rings(each)]
-        assert 3 <= len(polls) <= 5
+        await eventually(lambda: len(polls) >= 4, 10, "it to be asked again and again")
+        # The bell may have rung once before it was known to be broken.
+        assert polls[3] - polls[0] >= 2.0
 
 
 @pytest.mark.integration  # polling takes seconds
@@ -362,14 +373,15 @@ async def test_case_14_who_was_answered_first_waits_for_a_change_longer_and_long
     with ScriptedAgent(script) as server:
         watching = watch(server.url, wait=3.0)
         await watching.until_ids("a")
-        await eventually(lambda: len(waits) == 3, 15, "three questions")
-        assert waits == ["1000ms", "2000ms", "3000ms"]
+        await eventually(lambda: len(waits) >= 3, 15, "three questions")
+        assert waits[:3] == ["1000ms", "2000ms", "3000ms"]
 
 
 async def test_case_42_five_hundred_services_are_known_with_fifty_queries(
     own_consul_server: ConsulServer, watch: Watch
 ) -> None:
     """And when nobody listens any more nothing is left of them but what they knew."""
+    others = hub.watching
     async with ConsulAPI(ConsulOptions(url=own_consul_server.url)) as api:
         for number in range(500):
             await api.register_service({"Name": f"s{number}", "Address": "10.0.0.1", "Port": 80})
@@ -390,7 +402,7 @@ async def test_case_42_five_hundred_services_are_known_with_fifty_queries(
             each.close()
         await watching.close()
         assert watching.discovery.describe() == {}
-        await eventually(lambda: hub.watching == 0, 10, "the watches to end")
+        await eventually(lambda: hub.watching <= others, 10, "the watches to end")
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -426,10 +438,12 @@ async def test_a_watcher_asks_at_most_once_a_second_whatever_it_is_answered(watc
         return Answer(json.dumps(entries), headers={"X-Consul-Index": str(turn + 1)})
 
     with ScriptedAgent(script) as server:
+        begun = time.monotonic()
         watch(server.url, filter="x")
-        await eventually(lambda: server.asked, what="the first question")
+        await eventually(lambda: len(server.asked) >= 3, what="the first questions")
         await asyncio.sleep(2.6)
-        assert 3 <= len(server.asked) <= 3 + 2.6 + 1
+        asked = len(server.asked)
+        assert asked <= 3 + (time.monotonic() - begun) + 1
 
 
 async def test_whether_a_token_may_read_is_asked_and_understood() -> None:

@@ -123,8 +123,14 @@ class ManagedProcess:
         return self.wait()
 
     def pause(self) -> None:
-        """SIGSTOP: it keeps its sockets and answers nothing."""
+        """SIGSTOP: it keeps its sockets and answers nothing. Returns when it has stopped.
+
+        On a busy machine some of its threads go on for a while after the signal has been sent.
+        """
         self.signal(signal.SIGSTOP)
+        stopped = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+        while self.running and os.waitid(os.P_PID, self.pid, stopped) is None:
+            time.sleep(_POLL)
 
     def resume(self) -> None:
         """SIGCONT."""
@@ -134,8 +140,11 @@ class ManagedProcess:
         """Send a signal; does nothing when it has ended."""
         self._started().send_signal(number)
 
-    def stop(self, grace: float = 5.0) -> None:
-        """End it in whatever state it is: SIGTERM, and SIGKILL after ``grace`` seconds."""
+    def stop(self, grace: float = 15.0) -> None:
+        """End it in whatever state it is: SIGTERM, and SIGKILL after ``grace`` seconds.
+
+        They are enough for a service to drain on a busy machine: one that is killed stays registered.
+        """
         if self._popen is None or self._popen.poll() is not None:
             return
         self.resume()
@@ -158,7 +167,7 @@ class ManagedProcess:
         """The last lines it wrote."""
         return "\n".join(self.output.splitlines()[-lines:])
 
-    def wait_for_line(self, wanted: str | Callable[[str], Any], timeout: float = 10.0) -> str:
+    def wait_for_line(self, wanted: str | Callable[[str], Any], timeout: float = 30.0) -> str:
         """The first whole line that contains ``wanted`` (or for which it is true).
 
         :raises ProcessFailed: it ended without, or ``timeout`` seconds passed.
@@ -167,7 +176,7 @@ class ManagedProcess:
         what = repr(wanted) if isinstance(wanted, str) else "the line waited for"
         return next(line for line in self._lines(timeout, what) if test(line))
 
-    def wait_for_json(self, *keys: str, timeout: float = 10.0) -> dict[str, Any]:
+    def wait_for_json(self, *keys: str, timeout: float = 30.0) -> dict[str, Any]:
         """The first line that is a JSON object with all of ``keys``, decoded: the ready line."""
         what = f"a JSON line with {', '.join(keys) or 'anything'}"
         for line in self._lines(timeout, what):

@@ -82,7 +82,7 @@ class _Server:
             self.close()
             self._process = ManagedProcess(command(), name=self.binary.name).start()
             try:
-                wait_until(lambda: not self.process.running or ready(), 20, f"{self.binary.name} to be ready")
+                wait_until(lambda: not self.process.running or ready(), 60, f"{self.binary.name} to be ready")
             except AssertionError as error:
                 failure = self.process.failure(f"was not ready: {error}")
                 self.close()

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -13,7 +14,7 @@ from hypothesis import settings
 from tests.support.ports import free_port
 from tests.support.processes import ManagedProcess, ProcessFailed
 from tests.support.servers import BaoServer, ConsulServer
-from tests.support.waiting import eventually, wait_until
+from tests.support.waiting import at_best, at_best_async, eventually, wait_until
 
 READY = "import json, time; print(json.dumps({'service': 'x', 'address': 'a'})); time.sleep(60)"
 
@@ -44,6 +45,29 @@ async def test_eventually_cuts_a_condition_that_hangs():
     assert time.monotonic() - started < 5
 
 
+def test_what_is_quick_at_the_second_try_is_quick():
+    """And what is slow each time is told with all its times."""
+    times = iter([3.0, 0.1, 9.0])
+    at_best(lambda: next(times), 1.0)
+    assert next(times) == 9.0
+    with pytest.raises(AssertionError, match=r"the wake is to take less than 1 s; it took 1.000, 2.000 s"):
+        at_best(iter([1.0, 2.0, 0.1]).__next__, 1.0, "the wake", tries=2)
+
+
+@pytest.mark.asyncio
+async def test_what_is_quick_at_the_second_try_is_quick_in_a_loop_too():
+    """The same, awaited."""
+    times = iter([3.0, 0.1])
+
+    async def measure():
+        return next(times)
+
+    await at_best_async(measure, 1.0)
+    times = iter([1.0, 2.0])
+    with pytest.raises(AssertionError, match=r"took 1.000, 2.000 s"):
+        await at_best_async(measure, 1.0, tries=2)
+
+
 def test_free_ports_differ():
     """Two servers of one test never get one port."""
     ports = [free_port() for _ in range(50)]
@@ -65,6 +89,28 @@ def test_a_process_that_ends_early_shows_its_output():
         pytest.raises(ProcessFailed, match=r"ended with status 1 before .*\n.*\nno such setting"),
     ):
         process.wait_for_line("ready")
+
+
+SPINNING = """
+import threading
+def count():
+    while True:
+        pass
+for _ in range(3):
+    threading.Thread(target=count).start()
+print("ready")
+"""
+
+
+def test_a_paused_process_stands_still_at_once():
+    """All of its threads, also those that were at work."""
+    with ManagedProcess.python("-c", SPINNING) as process:
+        process.wait_for_line("ready")
+        for _ in range(5):
+            process.pause()
+            stats = [each.read_text() for each in Path(f"/proc/{process.pid}/task").glob("*/stat")]
+            assert [each.rpartition(")")[2].split()[0] for each in stats] == ["T"] * 4
+            process.resume()
 
 
 def test_a_paused_process_is_ended_too():
