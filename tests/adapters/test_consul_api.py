@@ -442,7 +442,7 @@ async def test_a_write_wakes_a_blocked_query_of_a_real_agent(
     begun = time.monotonic()
     await api.kv_put("api-wake", "now")
     assert [each.value for each in (await waiting).value] == [b"now"]
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 10, "it was woken, and did not wait for its 20 s"
     await api.aclose()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
 from typing import Any
 
 from chassis import Chassis
@@ -26,12 +27,16 @@ def fastapi_app() -> Any:
 
     @app.get("/slow")
     async def slow() -> dict[str, bool]:
+        print("slow: begun", flush=True)
         await asyncio.sleep(1.5)
         return {"done": True}
 
     @app.get("/block")
-    async def block() -> dict[str, bool]:
-        time.sleep(3.0)  # as code does that was not written for an event loop
+    async def block(until: str) -> dict[str, bool]:
+        """Until the file is there; as code does that was not written for an event loop."""
+        end = time.monotonic() + 30
+        while not Path(until).exists() and time.monotonic() < end:
+            time.sleep(0.01)
         return {"done": True}
 
     @app.get("/events")

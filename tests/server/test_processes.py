@@ -107,7 +107,9 @@ def passing(registry: str) -> list[int]:
 def test_case_22_an_instance_stopped_under_load_costs_no_caller_an_error(
     registry: str, start: Any, server: str, app: str, workers: int
 ) -> None:
-    stopping, _ = start(server, app, workers=workers, level="info")
+    # Callers have this long to hear of it; on a busy machine that is not milliseconds.
+    drain = 1.5
+    stopping, port = start(server, app, workers=workers, level="info", drain=drain)
     _, other = start(server, app)
     with Callers(registry) as callers:
         wait_until(lambda: callers.good > 100, 20, "load")
@@ -117,8 +119,9 @@ def test_case_22_an_instance_stopped_under_load_costs_no_caller_an_error(
         before = callers.good
         wait_until(lambda: callers.good > before + 50, 20, "load on the other instance")
     assert callers.bad == {}
-    assert took < 6
-    assert passing(registry) == [other]
+    assert took < drain + 5
+    assert other in passing(registry)
+    assert port not in passing(registry)
     assert drained_in_order(stopping.output, workers)
 
 
@@ -152,7 +155,7 @@ def test_other_frameworks_are_served_registered_and_drained(registry: str, start
     assert httpx2.get(f"http://127.0.0.1:{port}/work").json() == {"done": True}
     assert httpx2.get(f"http://127.0.0.1:{port}/health").json()["drains_on_sigterm"] is True
     process.terminate(timeout=15)
-    assert passing(registry) == []
+    assert port not in passing(registry)
 
 
 def test_a_preloaded_application_registers_in_its_workers_and_leaves_at_exit(
@@ -163,13 +166,13 @@ def test_a_preloaded_application_registers_in_its_workers_and_leaves_at_exit(
     assert httpx2.get(f"http://127.0.0.1:{port}/work").json() == {"done": True}
     assert httpx2.get(f"http://127.0.0.1:{port}/health").json()["drains_on_sigterm"] is False
     process.terminate(timeout=15)
-    assert passing(registry) == []
+    assert port not in passing(registry)
 
 
 def test_workers_whose_parent_was_killed_stop_and_leave_the_registry(registry: str, start: Any) -> None:
     process, port = start("chassis", "plain", workers=2)
     process.kill()
-    wait_until(lambda: passing(registry) == [], 10, "the registration to end")
+    wait_until(lambda: port not in passing(registry), 10, "the registration to end")
     wait_until(lambda: not _connects(port), 10, "the workers to end")
 
 
@@ -182,9 +185,9 @@ def _connects(port: int) -> bool:
 
 
 def test_case_40_two_workers_are_one_registration(registry: str, start: Any) -> None:
-    process, _ = start("chassis", "fastapi", workers=2, level="info")
-    wait_until(lambda: process.output.count("registration.confirmed") == 2, 10, "both workers to register")
-    assert len(passing(registry)) == 1
+    process, port = start("chassis", "fastapi", workers=2, level="info")
+    wait_until(lambda: process.output.count("registration.confirmed") >= 2, 10, "both workers to register")
+    assert passing(registry).count(port) == 1
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "chassis"])
@@ -195,7 +198,8 @@ def test_a_second_sigterm_skips_the_drain_and_cuts_no_request(start: Any, server
         process.signal(15)
         wait_until(lambda: httpx2.get(f"http://127.0.0.1:{port}/readyz").status_code == 503, 5, "the drain")
         slow = threads.submit(httpx2.get, f"http://127.0.0.1:{port}/slow", timeout=10)
-        time.sleep(0.6)  # it is on its way, and the next signal is no part of the first order
+        process.wait_for_line("slow: begun")
+        time.sleep(0.6)  # the next signal is no part of the first order
         began = time.monotonic()
         process.signal(15)
         wait_until(lambda: "service.stopping" in process.output, 5, "the drain to be skipped")
@@ -212,7 +216,7 @@ def test_a_sigterm_to_the_whole_process_group_is_one_order(start: Any) -> None:
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for each in workers:
         os.kill(int(each), signal.SIGTERM)
-    wait_until(lambda: "service.draining" in process.output, 5, "the drain")
+    # At once, as in a group: half a second later it would be a second order.
     assert process.terminate(timeout=15) == 0
     assert '"skipped":false' in process.output
     assert drained_in_order(process.output)
@@ -220,11 +224,11 @@ def test_a_sigterm_to_the_whole_process_group_is_one_order(start: Any) -> None:
 
 @pytest.mark.integration  # for its time
 def test_case_21_no_ghost_is_left_when_a_heartbeat_meets_the_end(registry: str, start: Any) -> None:
-    process, _ = start("chassis", "fastapi", ttl=0.3, drain=0)
+    process, port = start("chassis", "fastapi", ttl=0.3, drain=0)
     assert process.terminate(timeout=15) == 0
     until = time.monotonic() + 2
     while time.monotonic() < until:
-        assert registered(registry) == {}
+        assert port not in registered(registry)
         time.sleep(0.05)
 
 
@@ -249,21 +253,37 @@ def test_case_23_a_registry_that_hangs_delays_the_end_by_its_cap_alone(
 
 @pytest.mark.integration  # for its time
 def test_case_20_an_instance_whose_loop_is_blocked_is_critical_until_the_next_beat(
-    registry: str, start: Any
+    registry: str, start: Any, tmp_path: Path
 ) -> None:
-    process, port = start("uvicorn", "fastapi", ttl=1.5, level="info")
+    # Slow from 1 s on, blocked from 3 s on; a beat a second.
+    process, port = start("uvicorn", "fastapi", ttl=3.0, level="info")
+
+    def told(event: str) -> int:
+        return process.output.count(event)
+
+    def lag(status: str) -> bool:
+        seen, note = registered(registry)[port]
+        return seen == status and "the event loop has not answered for" in note
+
+    # A busy machine may have been slow to start it.
+    wait_until(lambda: told("service.loop_blocked") == told("service.loop_recovered"), 5, "the start")
+    before = told("service.loop_blocked")
+    free = tmp_path / "free"
     with ThreadPoolExecutor() as threads:
-        blocked = threads.submit(httpx2.get, f"http://127.0.0.1:{port}/block", timeout=10)
-        wait_until(lambda: registered(registry)[port][0] == "warning", 3, "the warning")
-        wait_until(lambda: registered(registry)[port][0] == "critical", 3, "the verdict")
-        assert "the event loop has not answered for" in registered(registry)[port][1]
-        assert not blocked.done()
+        url = f"http://127.0.0.1:{port}/block"
+        blocked = threads.submit(httpx2.get, url, params={"until": str(free)}, timeout=60)
+        try:
+            wait_until(lambda: lag("warning"), 10, "the warning")
+            wait_until(lambda: lag("critical"), 10, "the verdict")
+            assert not blocked.done()
+        finally:
+            free.touch()
         blocked.result()
-    wait_until(lambda: registered(registry)[port] == ("passing", "ready"), 1.5, "the next beat")
-    # The heartbeat reads the lag itself; the event comes with the watch's next round, up to 0.1 s later.
-    wait_until(lambda: "service.loop_recovered" in process.output, 1.5, "the recovery")
-    assert process.output.count("service.loop_blocked") == 1
-    assert process.output.count("service.loop_recovered") == 1
+    wait_until(lambda: registered(registry)[port] == ("passing", "ready"), 5, "the next beat")
+    # The heartbeat reads the lag itself; the event comes with the watch's next round, up to 0.2 s later.
+    wait_until(lambda: told("service.loop_recovered") > before, 5, "the recovery")
+    assert told("service.loop_blocked") == before + 1
+    assert told("service.loop_recovered") == before + 1
 
 
 def registered(registry: str) -> dict[int, tuple[str, str]]:
@@ -278,7 +298,7 @@ def registered(registry: str) -> dict[int, tuple[str, str]]:
 
 def test_the_ready_line_is_printed_once_for_all_workers(start: Any) -> None:
     process, port = start("chassis", "plain", workers=2, level="info")
-    wait_until(lambda: process.output.count("registration.confirmed") == 2, 10, "both workers to register")
+    wait_until(lambda: process.output.count("registration.confirmed") >= 2, 10, "both workers to register")
     process.wait_for_json("service", "address")
     lines = [line for line in process.output.splitlines() if line.startswith("{")]
     assert [json.loads(line) for line in lines if '"address": ' in line] == [
