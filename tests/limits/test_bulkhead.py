@@ -28,6 +28,7 @@ from chassis.core.registry import policies
 from chassis.limits import Bulkhead, BulkheadOptions, BulkheadRejected, bulkhead
 from chassis.limits._machine import BulkheadMachine, Waiter
 from chassis.retries import Hedge
+from tests.support.waiting import wait_until
 
 # ── the machine ──────────────────────────────────────────────────────────────────────────────
 
@@ -674,3 +675,35 @@ def test_trap_60_impossible_options_are_refused(field: str, value: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         BulkheadOptions(**{field: value})
     assert caught.value.setting == field
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_errors_of_a_call_that_found_no_place_bear_nothing_of_it(kind: str) -> None:
+    """Neither its refusal nor, when it has waited, its own error is told as one of handling another."""
+    guard = Bulkhead("errors", limit=1, queue=1, wait=5.0, register=False)
+    taken = guard.acquire()
+
+    def fail() -> None:
+        raise OSError("its own")
+
+    async def fail_async() -> None:
+        fail()
+
+    plain, coroutine = guard(fail), guard(fail_async)
+
+    def call() -> None:
+        if kind == "plain":
+            plain()
+        else:
+            asyncio.run(coroutine())
+
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(call)
+        wait_until(lambda: guard.describe()["waiting"] == 1)
+        with pytest.raises(BulkheadFull) as refused:
+            call()
+        taken.settle(Outcome.IGNORED)
+        error = waiting.exception(10)
+    assert refused.value.__context__ is None
+    assert isinstance(error, OSError)
+    assert error.__context__ is None

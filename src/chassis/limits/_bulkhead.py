@@ -171,21 +171,23 @@ class Bulkhead(Admission):
             try:
                 place = machine.free.pop()
             except IndexError:
-                return general(*args, **kwargs)
-            try:
-                if not machine.free:
-                    machine.pace.filled(self._clock())
-                result = function(*args, **kwargs)
-            finally:
-                if machine.free and not machine.attention:
-                    machine.free.append(place)
-                    if machine.attention:
-                        self._settle(machine)  # type: ignore[unreachable]  # by another thread it is not
-                else:
-                    self._leave(machine)
-            if type(result) not in NEVER_AWAITABLE and is_awaitable(result):
-                return self.run_awaitable(result, functools.partial(function, *args, **kwargs))
-            return result
+                pass  # and left, or the call's own errors would bear it as their context
+            else:
+                try:
+                    if not machine.free:
+                        machine.pace.filled(self._clock())
+                    result = function(*args, **kwargs)
+                finally:
+                    if machine.free and not machine.attention:
+                        machine.free.append(place)
+                        if machine.attention:
+                            self._settle(machine)  # type: ignore[unreachable]  # by another thread it is not
+                    else:
+                        self._leave(machine)
+                if type(result) not in NEVER_AWAITABLE and is_awaitable(result):
+                    return self.run_awaitable(result, functools.partial(function, *args, **kwargs))
+                return result
+            return general(*args, **kwargs)
 
         return guarded
 
@@ -198,18 +200,20 @@ class Bulkhead(Admission):
             try:
                 place = machine.free.pop()
             except IndexError:
-                return await general(*args, **kwargs)
-            try:
-                if not machine.free:
-                    machine.pace.filled(self._clock())
-                return await function(*args, **kwargs)
-            finally:
-                if machine.free and not machine.attention:
-                    machine.free.append(place)
-                    if machine.attention:
-                        self._settle(machine)  # type: ignore[unreachable]  # by another thread it is not
-                else:
-                    self._leave(machine)
+                pass  # and left, as above
+            else:
+                try:
+                    if not machine.free:
+                        machine.pace.filled(self._clock())
+                    return await function(*args, **kwargs)
+                finally:
+                    if machine.free and not machine.attention:
+                        machine.free.append(place)
+                        if machine.attention:
+                            self._settle(machine)  # type: ignore[unreachable]  # by another thread it is not
+                    else:
+                        self._leave(machine)
+            return await general(*args, **kwargs)
 
         return guarded_async
 
