@@ -280,6 +280,25 @@ def test_maintenance_that_somebody_else_ended_does_not_come_back() -> None:
     assert registration.next() == (Task.BEAT, 105.5)
 
 
+@pytest.mark.parametrize(("why", "shown"), [("lost", "before"), ("lost", "after"), ("drifted", "after")])
+def test_maintenance_is_not_over_because_the_registry_does_not_know_it_yet(why: str, shown: str) -> None:
+    """A quick watch, or another worker's registration, shows the instance before its maintenance is told again."""
+    registration = confirmed()
+    registration.maintain("migrating", now=101.0)
+    registration.maintained()
+    getattr(registration, why)("x", now=105.0)
+    if shown == "after":
+        registration.registered(now=105.5)
+    registration.maintenance_ended()
+    if shown == "before":
+        registration.registered(now=105.5)
+    assert registration.next() == (Task.MAINTAIN, 105.5)
+    assert registration.maintenance == "migrating"
+    registration.maintained()
+    registration.maintenance_ended()
+    assert registration.maintenance is None
+
+
 def test_maintenance_asked_for_anew_outlives_the_end_of_an_earlier_one() -> None:
     """The news of the end may come after the next request for it."""
     registration = confirmed()

@@ -138,7 +138,9 @@ class RegistrationMachine:
             # Soon after the start, since what is wrong then (a port that others have too) was
             # mostly just configured.
             self._inspect_at = now + (_PROPAGATION if first else _INSPECTION)
-        if self.maintenance is not None or self._maintenance_untold:
+        if self.maintenance is not None:
+            self._maintenance_untold = True
+        if self._maintenance_untold:
             self._maintain_at = now
         self._registered_at = now
         self._register_at = math.inf
@@ -165,6 +167,9 @@ class RegistrationMachine:
         self._beat_at = self._maintain_at = self._inspect_at = math.inf
         self._register_at = max(now + self._draw(), self._renewed_at + _STORM_LIMIT)
         self._because_absent = False
+        if self.maintenance is not None:
+            # It is gone with the registration, which is nobody's word that it is over.
+            self._maintenance_untold = True
         return self._in_trouble(RegistrationLost(subject=self._subject, at=now, error=error))
 
     def unreachable(self, task: Task, error: str, *, now: float) -> Event | None:
