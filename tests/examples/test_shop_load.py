@@ -94,10 +94,12 @@ def window() -> Iterator[Window]:
                 figures.read()
                 return figures.told_until
 
-            begin = wait_until(told, what="the first report")
-            wait_until(lambda: told() > begin + 1, what="a second of load")
+            begin = wait_until(told, 20, what="the first report")
+            wait_until(lambda: told() > begin + 1, 20, what="a second of load")
             registry.agent.service.register("gateway", "gateway-2", "127.0.0.1", free_port())
             end = wait_until(lambda: told() > begin + 2 and told(), what="another second of load")
+            # What was due before the end and not begun yet, as the load itself had to wait, is told now.
+            wait_until(lambda: told() > end + 0.3, what="the last requests")
             assert load.terminate() == 0
         window = figures.window(begin, end)
         window.turns = figures.window(0, end).turns

@@ -140,7 +140,7 @@ class ManagedProcess:
         """Send a signal; does nothing when it has ended."""
         self._started().send_signal(number)
 
-    def stop(self, grace: float = 15.0) -> None:
+    def stop(self, grace: float = 10.0) -> None:
         """End it in whatever state it is: SIGTERM, and SIGKILL after ``grace`` seconds.
 
         They are enough for a service to drain on a busy machine: one that is killed stays registered.
