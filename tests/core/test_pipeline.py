@@ -70,6 +70,14 @@ def told(*policies: Policy) -> list[str]:
     return [str(each.message) for each in caught]
 
 
+def test_a_policy_is_shown_by_its_kind_and_name_and_a_pipeline_by_its_policies() -> None:
+    """In a log or a debugger; also one that has no name yet."""
+    assert repr(Pipeline(*stack(Role.TIMEOUT), Pipeline(*stack(Role.RETRY, Role.BREAKER)))) == (
+        "Pipeline(Noting('timeout'), Pipeline(Noting('retry'), Noting('breaker')))"
+    )
+    assert repr(Noting.__new__(Noting)) == "Noting('')"
+
+
 def test_order_is_told_outermost_first_with_nested_ones_in_their_place() -> None:
     """And each policy's own description beside it."""
     notes: list[str] = []

@@ -77,6 +77,9 @@ class Pipeline(Policy):
             bus.emit(PipelineOrderDoubted(subject=name, **doubt.__dict__))
             warnings.warn(f"{name}: {doubt}", PipelineWarning, stacklevel=2)
 
+    def __repr__(self) -> str:
+        return f"Pipeline({', '.join(map(repr, self.policies))})"
+
     def _compose(self) -> None:
         # Put together here, not at each call.
         self._run = _compose([each.run for each in self.policies])

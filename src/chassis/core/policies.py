@@ -52,6 +52,10 @@ class Policy(ABC):
     role: Role | None = None
     """What a pipeline goes by when it judges its order; None where any place will do."""
 
+    def __repr__(self) -> str:
+        # One of the user's own may be shown before it has its name.
+        return f"{type(self).__name__}({getattr(self, 'name', '')!r})"
+
     @abstractmethod
     async def run(self, operation: Operation[T]) -> T:
         """Await ``operation()`` under this guard and return its result."""
