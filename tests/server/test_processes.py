@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="module")
 def registry() -> Iterator[str]:
     with ManagedProcess.python("-m", "chassis.cli", "dev", "--port", "0") as process:
-        yield process.wait_for_json("address", timeout=20)["address"]
+        yield process.wait_for_json("address")["address"]
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def start(registry: str) -> Iterator[Any]:
                     },
                 )
             )
-            wait_until(lambda: port in passing(registry), 20, f"port {port} to pass\n{process.tail()}")
+            wait_until(lambda: port in passing(registry), 40, f"port {port} to pass\n{process.tail()}")
             return process, port
 
         yield begin
@@ -238,9 +238,7 @@ def test_case_23_a_registry_that_hangs_delays_the_end_by_its_cap_alone(
     start: Any, server: str, app: str
 ) -> None:
     with ManagedProcess.python("-m", "chassis.cli", "dev", "--port", "0") as hung:
-        process, _ = start(
-            server, app, level="info", registry=hung.wait_for_json("address", timeout=20)["address"]
-        )
+        process, _ = start(server, app, level="info", registry=hung.wait_for_json("address")["address"])
         hung.pause()
         began = time.monotonic()
         process.terminate(timeout=15)

@@ -49,7 +49,7 @@ def serve(tmp_path: Path) -> Iterator[Any]:
                     env={"CHASSIS_SERVER__DRAIN": "0", **environment},
                 )
             )
-            return str(process.wait_for_json("service", "address", timeout=20)["address"])
+            return str(process.wait_for_json("service", "address")["address"])
 
         yield start
 
@@ -60,7 +60,7 @@ def seen(address: str) -> dict[str, Any]:
 
 def test_a_value_changed_in_the_key_value_store_is_seen_within_a_second(serve: Any) -> None:
     with ManagedProcess.python("-m", "chassis.cli", "dev", "--port", "0") as registry:
-        url = registry.wait_for_json("address", timeout=20)["address"]
+        url = registry.wait_for_json("address")["address"]
         httpx2.put(f"{url}/v1/kv/config/live/data", content=b"price = 2.0")
         address = serve(CONSUL_HTTP_ADDR=url)
         assert seen(address)["price"] == 2.0
@@ -121,7 +121,7 @@ def test_case_15_a_registry_that_is_down_delays_no_start_and_is_registered_with_
     )
     assert httpx2.get(f"{address}/readyz").status_code == 200
     with ManagedProcess.python("-m", "chassis.cli", "dev", "--port", str(port)) as registry:
-        registry.wait_for_json("address", timeout=20)
+        registry.wait_for_json("address")
         wait_until(
             lambda: httpx2.get(f"http://127.0.0.1:{port}/v1/health/service/live?passing=1").json(),
             20,
