@@ -354,6 +354,23 @@ async def test_trap_27_asend_and_athrow_reach_the_generator(policy: Policy) -> N
 
 
 @pytest.mark.asyncio
+async def test_what_an_async_generator_raises_later_does_not_bear_what_was_thrown_into_it() -> None:
+    """It dealt with that: the next error did not come of handling it."""
+
+    @Gate()
+    async def items() -> AsyncGenerator[int, None]:
+        with contextlib.suppress(KeyError):
+            yield 1
+        raise OSError("the next")
+
+    generator = items()
+    await anext(generator)
+    with pytest.raises(OSError, match="next") as failed:
+        await generator.athrow(KeyError())
+    assert failed.value.__context__ is None
+
+
+@pytest.mark.asyncio
 async def test_generator_functions_still_make_context_managers() -> None:
     """A guarded generator works under contextlib, which throws the body's error into it."""
     gate = Gate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import pickle
 import threading
@@ -453,6 +454,24 @@ async def test_trap_48_decorated_function_inside_an_earlier_deadline_has_no_more
         assert plain() <= 0.05
     with deadline_scope(Deadline.after(-1)), pytest.raises(DeadlineExceeded):
         plain()
+
+
+@pytest.mark.asyncio
+async def test_what_a_decorated_function_raises_later_does_not_bear_the_cancellation_it_dealt_with() -> None:
+    """Its next error did not come of handling that one."""
+
+    @timeout(30)
+    async def call() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        raise OSError("the next")
+
+    task = asyncio.create_task(call())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(OSError, match="next") as failed:
+        await task
+    assert failed.value.__context__ is None
 
 
 @pytest.mark.asyncio

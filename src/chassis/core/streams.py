@@ -136,9 +136,15 @@ def guard_async_generator(function: Callable[..., Any], policy: Begins) -> Calla
                     await generator.aclose()
                     raise
                 except BaseException as error:  # noqa: BLE001 - the guarded generator's to handle
-                    item = await generator.athrow(error)
+                    thrown = error
                 else:
                     item = await generator.asend(sent)
+                    continue
+                try:
+                    # Not in the handler, or it would be the context of all that is raised hereafter.
+                    item = await generator.athrow(thrown)
+                finally:
+                    del thrown
         except StopAsyncIteration:
             pass
         except BaseException as error:

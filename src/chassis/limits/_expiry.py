@@ -124,9 +124,13 @@ class _Begun:
                 coroutine.close()
                 raise
             except BaseException as error:  # noqa: BLE001 - the coroutine's to handle
-                try:
-                    waits_for = coroutine.throw(error)
-                except StopIteration as done:
-                    return done.value
+                thrown = error
             else:
                 return (yield from coroutine.__await__())
+            try:
+                # Not in the handler, or it would be the context of all that is raised hereafter.
+                waits_for = coroutine.throw(thrown)
+            except StopIteration as done:
+                return done.value
+            finally:
+                del thrown
