@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import json
@@ -64,8 +65,16 @@ HOMES = {
 """Where each third-party library may be imported: a component has its subject library and no other."""
 
 
+@functools.cache
 def parsed(file: Path) -> ast.Module:
     return ast.parse(file.read_text(), str(file))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept_for_these_tests_alone() -> Iterator[None]:
+    """Or whoever collects garbage later would go through hundreds of trees."""
+    yield
+    parsed.cache_clear()
 
 
 def place(file: Path) -> str:
@@ -252,7 +261,7 @@ def test_no_two_files_need_each_other() -> None:
     for file in FILES:
         name = ".".join(("chassis", *file.relative_to(SOURCE).with_suffix("").parts))
         if file.name != "__init__.py":
-            tree = ast.walk(ast.parse(file.read_text()))
+            tree = ast.walk(parsed(file))
             needs[name] = {each.module for each in tree if isinstance(each, ast.ImportFrom) and each.module}
 
     def reached(start: str) -> set[str]:
