@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import gc
 import pickle
 import threading
 import time
+import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any
 
@@ -454,6 +456,28 @@ async def test_trap_48_decorated_function_inside_an_earlier_deadline_has_no_more
         assert plain() <= 0.05
     with deadline_scope(Deadline.after(-1)), pytest.raises(DeadlineExceeded):
         plain()
+
+
+@pytest.mark.parametrize("seconds", [30.0, 0.002], ids=["failed", "too late"])
+@pytest.mark.asyncio
+async def test_a_task_that_fails_under_a_timeout_is_gone_at_once(seconds: float) -> None:
+    """No reference cycle holds it and all that its frames hold until the collector comes."""
+
+    @timeout(seconds)
+    async def call() -> None:
+        await asyncio.sleep(0.01)
+        raise OSError
+
+    gc.disable()
+    try:
+        task = asyncio.create_task(call())
+        with contextlib.suppress(OSError, DeadlineExceeded):
+            await task
+        gone = weakref.ref(task)
+        del task
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.asyncio

@@ -49,15 +49,19 @@ class Expiries:
         cancelling = task.cancelling()
         try:
             result = await _Begun(coroutine, waits_for)
+            if not expiry.end(number):
+                task.uncancel()
+            return result
         except BaseException as error:
             if expiry.end(number):
                 raise
             if task.uncancel() <= cancelling and isinstance(error, asyncio.CancelledError):
                 raise DeadlineExceeded(self._message) from error
             raise
-        if not expiry.end(number):
-            task.uncancel()
-        return result
+        finally:
+            # The error's traceback holds this frame: were the task that ends in it held by it, they would
+            # form a cycle, and everything in those frames would wait for the collector.
+            del task
 
     def _add(self, loop: asyncio.AbstractEventLoop) -> _Expiry:
         found = _Expiry(loop)
