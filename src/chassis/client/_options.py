@@ -27,6 +27,9 @@ class ClientOptions:
         not connect to it, whatever its own ``consecutive_failures`` is. Who sets that one to None
         leaves answers to the rates; an instance that takes no connection gives none. None here, too,
         leaves both to the breaker's options.
+    :param keepalive: seconds an idle connection is kept for another call. Less than the servers keep it
+        (gunicorn 2 s, uvicorn 5 s), or a call may be sent as its connection is given up, and fail if it
+        may not be sent again.
     :param max_connections: connections per instance; a call that finds none free waits for one
         within its attempt's time.
     :param max_in_flight: calls to the service at once, further ones are refused (``BulkheadFull``);
@@ -51,6 +54,7 @@ class ClientOptions:
     idle_timeout: Seconds = 60.0
     connect_timeout: Seconds = 1.0
     connect_failures: int | None = 3
+    keepalive: Seconds = 1.5
     max_connections: int = 100
     max_in_flight: int | None = None
     discovery_timeout: Seconds = 2.0
@@ -73,6 +77,7 @@ class ClientOptions:
             "retry_after_max",
             "idle_timeout",
             "connect_timeout",
+            "keepalive",
             "discovery_timeout",
         ):
             check_seconds(field, getattr(self, field))

@@ -15,10 +15,6 @@ from typing import Any
 from chassis.client._module import HTTPModule
 from chassis.core.forks import tell_after_fork
 
-# Shorter than the 5 s after which uvicorn and gunicorn close an idle connection: a connection must
-# not be taken for a new request in the moment its server gives it up.
-_KEEPALIVE = 4.0
-
 
 class InstancePool:
     """The pools to one instance: one for each event loop, one for threads.
@@ -27,12 +23,16 @@ class InstancePool:
     that one was closed. No connection survives a fork: in a child the same file descriptors lead to
     the parent's conversations.
 
+    :param keepalive: seconds an idle connection is kept.
     :param verify: the TLS context; False where all connections are plain.
     """
 
-    def __init__(self, http: HTTPModule, *, max_connections: int, verify: ssl.SSLContext | bool) -> None:
+    def __init__(
+        self, http: HTTPModule, *, max_connections: int, keepalive: float, verify: ssl.SSLContext | bool
+    ) -> None:
         self.http = http
         self._max_connections = max_connections
+        self._keepalive = keepalive
         self._verify = verify
         self._lock = threading.Lock()
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
@@ -97,7 +97,7 @@ class InstancePool:
             "limits": self.http.module.Limits(
                 max_connections=self._max_connections,
                 max_keepalive_connections=self._max_connections,
-                keepalive_expiry=_KEEPALIVE,
+                keepalive_expiry=self._keepalive,
             ),
         }
 

@@ -214,6 +214,7 @@ class Upstream:
         return InstancePool(
             http,
             max_connections=self.options.max_connections,
+            keepalive=self.options.keepalive,
             # A plain connection needs no trust store, whose loading costs tens of milliseconds.
             verify=self._tls() if secure else False,
         )
