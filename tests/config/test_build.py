@@ -19,6 +19,7 @@ from chassis.config._build import changed_paths
 from chassis.core import ConfigError
 from chassis.core.options import Seconds, check_fraction, check_seconds
 from chassis.core.secrets import Secret
+from chassis.limits import BulkheadOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,6 +337,19 @@ def test_options_that_exclude_each_other_are_refused_where_settings_give_both():
     assert [(each.setting, each.remedy) for each in found] == [
         ("policy.window_calls", "give one of window and window_calls, and leave the other out")
     ]
+
+
+@pytest.mark.parametrize("value", [True, False])
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [(BulkheadOptions, "limit"), (BreakerOptions, "window_calls"), (BreakerOptions, "open_for")],
+)
+def test_true_is_no_count_and_no_duration_in_settings_either(options, name, value):
+    """``limit = true`` is not the limit of 1 for which pydantic would take it."""
+    with pytest.raises(ConfigError, match=f"{name}: {value} is not a number .*write a number"):
+        build(options, {name: value}, origin="test")
+    with pytest.raises(ConfigError, match=f"{name}: {value} is not a number"):
+        apply(options(), {name: value})
 
 
 def test_bad_overrides_name_the_whole_setting_and_its_origin():

@@ -125,7 +125,11 @@ class _Builder:
         if raw is _FAILED:
             return _FAILED
         try:
-            return _adapter(_settable(node)).validate_python(raw)
+            value = _adapter(_settable(node)).validate_python(raw)
+            if not isinstance(raw, bool) or isinstance(value, bool) or not isinstance(value, int | float):
+                return value
+            # pydantic takes it for 1 or 0: a limit of one call where somebody meant to switch it on.
+            self._note(path, f"{self._shown(node, raw, path)} is not a number", remedy="write a number")
         except ValidationError as error:
             self._translate(error, node, path)
         except ConfigError as error:
