@@ -24,11 +24,12 @@ from chassis import (
     rate_limit,
 )
 from chassis.background import background
-from chassis.core import Instance, Registration, Status, events, remaining
+from chassis.core import Event, Instance, Registration, Status, events, remaining
 from chassis.discovery import MemoryDiscovery, MemoryRegistration
 from chassis.limits import RateLimitOptions
 from chassis.metrics import render
 from chassis.server import Address
+from chassis.service._policies import PolicyUnknown
 from chassis.testing import dev_agent
 from tests.client.scripted import ScriptedServer, answer
 from tests.server.exchange import ask
@@ -88,6 +89,24 @@ async def test_file_and_environment_give_a_service_its_settings(tmp_path: Path) 
         explained = chassis.explain()
         assert "environment CHASSIS_SERVER__GRACE" in explained
         assert "0.05" in explained
+
+
+@pytest.mark.asyncio
+async def test_a_misspelt_policy_is_told_with_the_one_that_may_be_meant(tmp_path: Path) -> None:
+    file = tmp_path / "shop.toml"
+    file.write_text('[chassis.policies."clent:catalog"]\nretries = 0\n[chassis.policies."breaker:late"]\n')
+    chassis = Chassis("shop", file=file, environment={})
+    chassis.client("catalog")
+    told: dict[str, str] = {}
+
+    def note(event: Event) -> None:
+        if isinstance(event, PolicyUnknown):
+            told[event.subject] = event.suggestion
+
+    unsubscribe = events.subscribe(note)
+    async with chassis:
+        unsubscribe()
+    assert told == {"clent:catalog": "client:catalog", "breaker:late": ""}
 
 
 @pytest.mark.asyncio

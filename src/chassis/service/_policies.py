@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,10 +20,15 @@ _Overrides: TypeAlias = dict[str, Callable[[Any], Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyUnknown(Event):
-    """Settings name a policy that is not there; they wait for one that registers under this name."""
+    """Settings name a policy that is not there; they wait for one that registers under this name.
+
+    :param suggestion: the policy that may have been meant, or "".
+    """
 
     name: ClassVar[str] = "policy.unknown"
     level: ClassVar[Level] = "warning"
+
+    suggestion: str
 
 
 class LivePolicies:
@@ -47,7 +53,8 @@ class LivePolicies:
         unknown = self._own.override(own, by=self) | policies.override(others, by=self)
         for key in sorted(unknown - self._told_unknown):
             # It may be a misspelling, or the name of one that registers when its module is imported.
-            events.emit(PolicyUnknown(subject=key))
+            close = difflib.get_close_matches(key, self._names(), n=1)
+            events.emit(PolicyUnknown(subject=key, suggestion="".join(close)))
         self._told_unknown |= unknown
 
     def hold_of_clients(self) -> None:
@@ -58,6 +65,9 @@ class LivePolicies:
         """The options given in code hold again, or what another service in this process says."""
         self._own.override({}, by=self)
         policies.override({}, by=self)
+
+    def _names(self) -> list[str]:
+        return [key for registry in (self._own, policies) for key, _ in registry.items()]
 
     def _check(self, options: ChassisOptions) -> None:
         """Veto options that a live policy could not take, before they get in."""
