@@ -75,7 +75,7 @@ class BreakerMachine:
         self.closed: Generation | None = None
         """The ticket of calls that are let through and counted: reading it is all such a call asks."""
         self.until = NEVER
-        """Calls are refused before this moment, infinity while forced open; not past the lock's holder."""
+        """Before this moment calls are refused without asking for the lock; infinity while forced open."""
         self.length = 0.0
         """How long the opening was meant to last."""
         self.probes: Mapping[Probe, None] = _NONE

@@ -9,7 +9,7 @@ from chassis.breaker._events import BreakerRejected, event_of
 from chassis.breaker._guards import guard, guard_async
 from chassis.breaker._machine import BreakerMachine
 from chassis.breaker._options import BreakerFields, BreakerOptions, Mode
-from chassis.breaker._permit import UNCOUNTED, BreakerPermit, held
+from chassis.breaker._permit import UNCOUNTED, BreakerPermit, Lent, held
 from chassis.breaker._states import BreakerState
 from chassis.breaker._tickets import Generation, Ticket
 from chassis.core.clock import Clock, monotonic
@@ -141,7 +141,7 @@ class CircuitBreaker(Admission):
 
     @property
     def _droppable(self) -> bool:
-        """Whether another one in its place, fresh from the same options, would do the same."""
+        """Whether another key may have its place: failures have not opened it, nor is it ordered by hand."""
         machine = self._machine
         return machine.ordered is None and machine.state not in (BreakerState.OPEN, BreakerState.HALF_OPEN)
 
@@ -358,11 +358,12 @@ class CircuitBreaker(Admission):
             if holding is not None and holding is permit:
                 # It is whoever awaits it that is inside the probe, not whoever made it.
                 held.set(holding.outer)
-            return self._await(permit, result)
+            return self._await(Lent(permit), result)
         self.settle(permit, result, None)
         return result
 
-    async def _await(self, permit: Permit, awaitable: Awaitable[T]) -> T:
+    async def _await(self, lent: Lent, awaitable: Awaitable[T]) -> T:
+        permit = lent.take()
         if isinstance(permit, BreakerPermit) and permit.is_probe_of(self):
             held.set(permit)
         try:
