@@ -51,7 +51,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Managed
 
 
 def ask(process: ManagedProcess, method: str, path: str, **options: Any) -> httpx2.Response:
-    return httpx2.request(method, address(process) + path, timeout=10, **options)
+    return httpx2.request(method, address(process) + path, timeout=30, **options)
 
 
 def test_catalog_has_items_and_no_others(shop: dict[str, ManagedProcess]) -> None:
@@ -101,7 +101,7 @@ def events(shop: dict[str, ManagedProcess], order: str, count: int, last: str = 
     """The ids and texts of the first events of an order's stream."""
     found: list[dict[str, str]] = [{}]
     url = f"{address(shop['orders'])}/orders/{order}/events"
-    with httpx2.stream("GET", url, headers={"Last-Event-ID": last}, timeout=10) as answer:
+    with httpx2.stream("GET", url, headers={"Last-Event-ID": last}, timeout=30) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         for line in answer.iter_lines():
             name, _, value = line.partition(": ")
