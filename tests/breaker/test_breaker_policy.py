@@ -505,6 +505,30 @@ async def test_trap_03_cancelled_probe_frees_its_slot(make: Any, clock: Clock) -
     assert breaker.ready
 
 
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.parametrize("how", ["its task is cancelled before it begins", "it is forgotten"])
+@pytest.mark.asyncio
+async def test_trap_03_probe_that_nobody_awaits_frees_its_slot(how: str, make: Any, clock: Clock) -> None:
+    """A plain function has been called, but what it returned is never awaited."""
+    breaker = make(probes=1)
+    fail(breaker)
+    clock.now += 10
+    waiting = breaker(lambda: asyncio.sleep(0))()
+    assert not breaker.ready
+    if how == "it is forgotten":
+        del waiting
+    else:
+        task = asyncio.create_task(waiting)
+        del waiting
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        del task
+        await asyncio.sleep(0)  # the loop's own step that told of its end holds it
+    assert breaker.state is HALF_OPEN
+    assert breaker.ready
+
+
 def test_trap_04_hung_probe_is_noticed_by_asking_alone(make: Any, clock: Clock) -> None:
     """A balancer that only ever asks `ready` must not leave the instance out for ever."""
     breaker = make(probes=1, probe_timeout=30.0)

@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from chassis.breaker._owner import Owner
 from chassis.breaker._tickets import Ticket
 from chassis.core.outcomes import Outcome
+from chassis.core.permits import Permit
 
 
 class BreakerPermit:
@@ -54,6 +55,26 @@ class BreakerPermit:
                 return True
             permit = permit.outer
         return False
+
+
+class Lent:
+    """A permit on its way to whoever awaits what a call returned; given back if nobody ever does."""
+
+    __slots__ = ("_permit",)
+
+    def __init__(self, permit: Permit) -> None:
+        self._permit: Permit | None = permit
+
+    def take(self) -> Permit:
+        """The permit, for the only one who asks."""
+        permit, self._permit = self._permit, None
+        assert permit is not None  # noqa: S101 - a coroutine begins once
+        return permit
+
+    def __del__(self) -> None:
+        # As of a task that was cancelled before it began: its coroutine never runs.
+        if self._permit is not None:
+            self._permit.settle(Outcome.IGNORED)
 
 
 class _Uncounted:
