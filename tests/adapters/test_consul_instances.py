@@ -92,6 +92,8 @@ def test_case_12_missing_and_null_fields_are_no_harm() -> None:
     assert parse_instance(bare) == Instance(id="a", service="a", host="h", port=1)
     bare["Service"]["Weights"] = {"Passing": 0}
     assert parse_instance(bare).weight == 1
+    bare["Service"]["Weights"] = {"Passing": 10**400}
+    assert parse_instance(bare).weight == 65535, "what no float can hold"
 
 
 BAD: list[Any] = [
@@ -110,6 +112,8 @@ BAD: list[Any] = [
     entry(Port=True),
     entry(Address="a b"),
     entry(Address="host/path"),
+    entry(Address="10.0.0.1:80"),
+    entry(Address="999.1.1.1"),
     entry(Address=7),
     entry(Meta={"scheme": "ftp"}),
     entry(checks=["no check"]),  # type: ignore[list-item]

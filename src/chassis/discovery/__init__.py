@@ -7,7 +7,7 @@ that run for as long as somebody listens, and pure machines that decide what to 
 and how to stay registered (:class:`RegistrationMachine`).
 """
 
-from chassis.discovery._addresses import parse_urls
+from chassis.discovery._addresses import is_host, parse_urls
 from chassis.discovery._backoff import Backoff
 from chassis.discovery._composite import CompositeDiscovery, MergedDiscovery
 from chassis.discovery._events import (
@@ -88,6 +88,7 @@ __all__ = [
     "Watches",
     "check_registration",
     "count_fit",
+    "is_host",
     "parse_urls",
     "readiness",
 ]

@@ -1,10 +1,33 @@
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Iterable
+from ipaddress import IPv6Address
 from urllib.parse import urlsplit
 
 from chassis.core.errors import ConfigError
 from chassis.core.instances import Instance
+
+_FOUR_NUMBERS = re.compile(r"\d+\.\d+\.\d+\.\d+", re.ASCII)
+
+
+def is_host(host: str) -> bool:
+    """Whether requests can be sent to ``host``: a name or an IP address, IPv6 without brackets.
+
+    What is no address (``999.1.1.1``, ``10.0.0.1:80``) no client takes, and not as an instance's failure
+    after which it would try another.
+    """
+    if not host or not host.isprintable() or any(each.isspace() or each in "/@?#\\" for each in host):
+        return False
+    try:
+        if ":" in host:
+            IPv6Address(host)
+        elif _FOUR_NUMBERS.fullmatch(host):
+            socket.inet_pton(socket.AF_INET, host)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def parse_urls(
@@ -49,7 +72,7 @@ def _parse(service: str, text: str, setting: str, origin: str | None) -> Instanc
         raise error("an address holds a user name or password", "send credentials in a header instead")
     if parts.scheme not in ("http", "https"):
         raise error(f"{text!r} has the scheme {parts.scheme!r}")
-    if not parts.hostname or any(each.isspace() for each in parts.hostname):
+    if not parts.hostname or not is_host(parts.hostname):
         raise error(f"{text!r} has no usable host")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise error(f"{text!r} holds more than an address", "put the path into the requests")

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from chassis.core.clock import monotonic
 from chassis.core.events import events
 from chassis.core.instances import Instance, Status
+from chassis.discovery._addresses import is_host
 from chassis.discovery._events import SnapshotFileUnusable
 
 _SCHEMA = 1
@@ -192,7 +193,7 @@ def _load(kept: Any) -> Instance:
     counts = (values[name] for name in ("port", "priority", "weight"))
     if not all(isinstance(each, str) for each in texts) or not all(type(each) is int for each in counts):
         raise ValueError("an instance is not of the form that was written")
-    if not values["host"] or any(each.isspace() or each in "/@?#" for each in values["host"]):
+    if not is_host(values["host"]):
         raise ValueError("an instance has no usable host")
     if not 0 < values["port"] < 65536 or values["scheme"] not in ("http", "https"):
         raise ValueError("an instance has no usable address")

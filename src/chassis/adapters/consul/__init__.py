@@ -19,7 +19,7 @@ from chassis.adapters.consul._errors import (
 )
 from chassis.adapters.consul._kv import ConsulKV
 from chassis.adapters.consul._options import ConsulOptions
-from chassis.adapters.consul._protocol import ConsulAnswer, ConsulRequest, KVEntry
+from chassis.adapters.consul._protocol import ConsulAnswer, ConsulRequest, ConsulResponse, KVEntry
 from chassis.adapters.consul._python_consul import from_python_consul
 from chassis.adapters.consul._registrar import ConsulRegistrar, ConsulRegistration
 from chassis.adapters.consul._registrar_options import ConsulRegistrarOptions
@@ -44,6 +44,7 @@ __all__ = [
     "ConsulRegistrarOptions",
     "ConsulRegistration",
     "ConsulRequest",
+    "ConsulResponse",
     "ConsulUnavailable",
     "ConsulUnreachable",
     "KVEntry",

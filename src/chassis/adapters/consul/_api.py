@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from chassis.adapters.consul._connections import Connections
 from chassis.adapters.consul._errors import ConsulError, ConsulNotFound, status_error
@@ -10,6 +10,7 @@ from chassis.adapters.consul._options import ConsulOptions
 from chassis.adapters.consul._protocol import (
     ConsulAnswer,
     ConsulRequest,
+    ConsulResponse,
     KVEntry,
     answer,
     dump,
@@ -20,9 +21,6 @@ from chassis.adapters.consul._protocol import (
     path,
     query,
 )
-
-if TYPE_CHECKING:
-    import httpx2
 
 T = TypeVar("T")
 
@@ -251,17 +249,21 @@ class ConsulAPI:
         :raises ConsulError: see the class.
         """
         response = await self.send(request)
-        if response.status_code == 404 and missing is not None:
+        if response.status == 404 and missing is not None:
             return answer(missing, response.headers)
-        if not response.is_success:
-            raise status_error(request.what, response.status_code, response.text)
+        if not 200 <= response.status < 300:
+            told, location = map(
+                self._connections.without_secrets, (response.text, response.headers.get("location", ""))
+            )
+            raise status_error(request.what, response.status, told, location=location)
         return answer(parse_body(response.content), response.headers)
 
-    async def send(self, request: ConsulRequest, *, token: str = "") -> httpx2.Response:
+    async def send(self, request: ConsulRequest, *, token: str = "") -> ConsulResponse:
         """Send ``request``; the response is read, whatever its status.
 
         :param token: in place of the one in the options.
-        :raises ConsulUnreachable: no answer came.
+        :raises ConsulUnreachable: no answer came, or not in time.
+        :raises ConsulAnswerError: it cannot be read, or is too large to be one of Consul's.
         """
         return await self._connections.send(request, token=token)
 

@@ -139,7 +139,7 @@ class _HTTPClient(base.HTTPClient):  # type: ignore[misc]  # py-consul is untype
         except TimeoutError as error:
             raise Timeout(f"no answer within {connections_timeout:g} s") from error
         body = response.content if raw else response.content.decode()
-        return callback(base.Response(response.status_code, response.headers, body))
+        return callback(base.Response(response.status, response.headers, body))
 
 
 def _wait(params: dict[str, str]) -> float:

@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chassis.adapters.consul._errors import ConsulForbidden, ConsulUnreachable
+from chassis.adapters.consul._errors import ConsulAnswerError, ConsulForbidden, ConsulUnreachable
 from chassis.adapters.consul._options import ConsulOptions
-from chassis.adapters.consul._protocol import ConsulRequest
+from chassis.adapters.consul._protocol import ConsulRequest, ConsulResponse
 from chassis.core.forks import tell_after_fork
+from chassis.core.secrets import MASK
 from chassis.wire import plain_client, ssl_context
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 # An agent serves 200 connections to one client address (http_max_conns_per_client), and every
 # blocking query holds one.
 _MAX_CONNECTIONS = 128
+_MAX_ANSWER = 32 * 1024 * 1024
+"""Bytes: more than ten thousand instances have. What comes over a network may have no end."""
 
 
 class Connections:
@@ -45,18 +48,19 @@ class Connections:
         )
         tell_after_fork(self)
 
-    async def send(self, request: ConsulRequest, *, token: str = "") -> httpx2.Response:
+    async def send(self, request: ConsulRequest, *, token: str = "") -> ConsulResponse:
         """Send ``request``; the response is read, whatever its status.
 
         :param token: in place of the one in the options.
-        :raises ConsulUnreachable: no answer came.
+        :raises ConsulUnreachable: no answer came, or not in time.
+        :raises ConsulAnswerError: it cannot be decoded, or is too large to be one of Consul's.
         :raises ConsulForbidden: the token's file cannot be read, or holds no token.
         """
         if token:
             return await self._send(request, token)
         token = self._current_token()
         response = await self._send(request, token)
-        if response.status_code == 403 and self.options.token_file:
+        if response.status == 403 and self.options.token_file:
             # The token may have been rotated: read the file again, and ask once more if it changed.
             self._token = None
             renewed = self._current_token()
@@ -77,6 +81,16 @@ class Connections:
             self._token = self._read_token()
         return self._token != before
 
+    def without_secrets(self, text: str) -> str:
+        """``text`` with the token and the credentials masked.
+
+        What stands between this process and the agent may repeat what it was sent.
+        """
+        for secret in (self._token, self.options.auth, _basic(self.options.auth)):
+            if secret:
+                text = text.replace(secret, MASK)
+        return text
+
     async def aclose(self) -> None:
         """Close the connections of the running event loop; the next call opens new ones."""
         with self._lock:
@@ -89,7 +103,7 @@ class Connections:
         # The parent's connections belong to its event loops, which do not run here.
         self._lock = threading.Lock()
 
-    async def _send(self, request: ConsulRequest, token: str) -> httpx2.Response:
+    async def _send(self, request: ConsulRequest, token: str) -> ConsulResponse:
         import httpx2
 
         options = self.options
@@ -99,28 +113,48 @@ class Connections:
             # holding its connection slot on the agent until then.
             read += request.wait + request.wait / 16
         client = self._client()
+        answered = False
         try:
-            return await client.request(
-                request.method,
-                request.path,
-                params=_pairs(request.params),
-                content=request.content,
-                headers=_headers(token, options.auth),
-                timeout=httpx2.Timeout(options.timeout, connect=options.connect_timeout, read=read),
-                extensions={"sni_hostname": options.tls_server_name} if options.tls_server_name else None,
-            )
+            # The library's own limits are for each read, so that an answer that comes drop by drop would
+            # keep a watch or a heartbeat for ever.
+            async with (
+                asyncio.timeout(options.connect_timeout + read) as limit,
+                client.stream(
+                    request.method,
+                    request.path,
+                    params=_pairs(request.params),
+                    content=request.content,
+                    headers=_headers(token, options.auth),
+                    timeout=httpx2.Timeout(options.timeout, connect=options.connect_timeout, read=read),
+                    extensions={"sni_hostname": options.tls_server_name} if options.tls_server_name else None,
+                ) as response,
+            ):
+                answered = True
+                # What the agent waited for has come: the rest of the answer follows at once.
+                limit.reschedule(asyncio.get_running_loop().time() + options.timeout)
+                content = await _read(request, response)
+            return ConsulResponse(status=response.status_code, headers=response.headers, content=content)
         except httpx2.PoolTimeout as error:
             raise ConsulUnreachable(
                 f"{_MAX_CONNECTIONS} queries to Consul at {options.url} are under way, so {request.what} "
                 f"had to wait too long; watch fewer services and keys in this process"
             ) from error
+        except httpx2.DecodingError as error:
+            raise ConsulAnswerError(
+                f"Consul's answer to {request.what} cannot be decoded: {error}"
+            ) from error
         except (httpx2.RequestError, OSError) as error:
             # A certificate refused in TLS 1.3 is told with the first read, as a bare ssl.SSLError.
-            reason = _reason(error)
+            reason = self.without_secrets(_reason(error))
+            if isinstance(error, TimeoutError | httpx2.ReadTimeout):
+                reason = f"more than {options.timeout if answered else read:g} s"
+            did = "did not end its answer to" if answered else "did not answer"
+            broken = isinstance(error, httpx2.ReadError | httpx2.WriteError | httpx2.RemoteProtocolError)
             raise ConsulUnreachable(
-                f"Consul at {options.url} did not answer {request.what}: "
+                f"Consul at {options.url} {did} {request.what}: "
                 f"{type(error).__name__}{f': {reason}' if reason else ''}",
-                dropped=isinstance(error, httpx2.ReadError | httpx2.WriteError | httpx2.RemoteProtocolError),
+                # An agent that refuses a connection says nothing at all.
+                dropped=broken and not answered,
             ) from error
 
     def _client(self) -> httpx2.AsyncClient:
@@ -177,10 +211,26 @@ def _reason(error: BaseException) -> str:
 def _headers(token: str, auth: str) -> dict[str, str]:
     headers = {"X-Consul-Token": token} if token else {}
     if auth:
-        # A name alone has an empty password, as in Consul's own tools.
-        auth = auth if ":" in auth else f"{auth}:"
-        headers["Authorization"] = f"Basic {base64.b64encode(auth.encode()).decode()}"
+        headers["Authorization"] = f"Basic {_basic(auth)}"
     return headers
+
+
+def _basic(auth: str) -> str:
+    """The credentials as RFC 7617 writes them; "" for none."""
+    # A name alone has an empty password, as in Consul's own tools.
+    return base64.b64encode((auth if ":" in auth else f"{auth}:").encode()).decode() if auth else ""
+
+
+async def _read(request: ConsulRequest, response: httpx2.Response) -> bytes:
+    """The response's body, unless it has no end."""
+    content = bytearray()
+    async for chunk in response.aiter_bytes():
+        content += chunk
+        if len(content) > _MAX_ANSWER:
+            raise ConsulAnswerError(
+                f"Consul's answer to {request.what} is larger than {_MAX_ANSWER >> 20} MiB, and was not read on"
+            )
+    return bytes(content)
 
 
 def _context(options: ConsulOptions) -> ssl.SSLContext | None:

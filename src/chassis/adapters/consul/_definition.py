@@ -106,13 +106,17 @@ def is_lost(error: ConsulError) -> bool:
 
 
 def service_id(entry: Any) -> str:
-    service: Mapping[str, Any] = entry.get("Service") or {} if isinstance(entry, Mapping) else {}
-    return str(service.get("ID") or "")
+    """The id in an entry of the catalog; "" if it has none."""
+    service = entry.get("Service") if isinstance(entry, Mapping) else None
+    return str(service.get("ID") or "") if isinstance(service, Mapping) else ""
 
 
 def maintenance_reasons(entry: Mapping[str, Any]) -> Iterator[str]:
     """Why an entry of the catalog is under maintenance; nothing if it is not."""
-    for check in entry.get("Checks") or ():
+    checks = entry.get("Checks")
+    for check in checks if isinstance(checks, list) else ():
+        if not isinstance(check, Mapping):
+            continue
         check_id = str(check.get("CheckID") or "")
         if check_id == "_node_maintenance" or check_id.startswith("_service_maintenance:"):
             yield str(check.get("Notes") or "no reason given")

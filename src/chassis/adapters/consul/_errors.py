@@ -51,10 +51,16 @@ class ConsulAnswerError(ConsulError):
 _ERRORS = {403: ConsulForbidden, 404: ConsulNotFound, 409: ConsulConflict}
 
 
-def status_error(what: str, status: int, body: str) -> ConsulError:
-    """The error for an answer that is not 2xx."""
+def status_error(what: str, status: int, body: str, *, location: str = "") -> ConsulError:
+    """The error for an answer that is not 2xx.
+
+    :param location: where it sends us, for a redirect.
+    """
     body = " ".join(body.split())[:300]
     remedy = "; check the ACL token and its policy" if status == 403 else ""
+    if location and 300 <= status < 400:
+        # An agent sends nobody elsewhere, and a token is not taken along.
+        remedy = f"; it redirects to {location[:300]}, which is not followed"
     kind = ConsulUnavailable if status >= 500 or status == 429 else _ERRORS.get(status, ConsulError)
     return kind(
         f"Consul answered {status} to {what}: {body or 'no explanation'}{remedy}", status=status, body=body

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chassis.core.instances import Instance, Status
+from chassis.discovery import is_host
 
 _SEVERITY = {Status.PASSING: 0, Status.WARNING: 1, Status.CRITICAL: 2, Status.MAINTENANCE: 3}
 _CHECK = {"passing": Status.PASSING, "warning": Status.WARNING, "critical": Status.CRITICAL}
@@ -54,7 +55,7 @@ def parse_instance(entry: Mapping[str, Any], *, priority: int = 0) -> Instance:
         raise ValueError(f"an entry of {name!r} has no id")
     # An instance that gave no address is reached at its node's.
     host = service.get("Address") or node.get("Address") or ""
-    if not isinstance(host, str) or not host or any(each.isspace() or each in "/@?#" for each in host):
+    if not isinstance(host, str) or not is_host(host.strip("[]")):
         raise ValueError(f"{service_id!r} has no usable address: {host!r}")
     port = service.get("Port")
     if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
@@ -96,4 +97,5 @@ def _status(checks: Iterable[Mapping[str, Any]]) -> Status:
 
 def _weight(weights: Mapping[str, Any], status: Status) -> int:
     weight = weights.get("Warning" if status is Status.WARNING else "Passing", 1)
-    return weight if isinstance(weight, int) and weight >= 1 else 1
+    # Consul takes no more than 65535.
+    return min(weight, 65535) if isinstance(weight, int) and weight >= 1 else 1

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from chassis.core.errors import ConfigError
 from chassis.core.options import Seconds, check_seconds
+from chassis.discovery import is_host
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,13 +115,13 @@ def _check_url(url: str, setting: str, origin: str | None) -> None:
             origin=origin,
             remedy=f"{remedy}, and give the credential as token",
         )
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise ConfigError(
-            f"{url!r} is not the address of an agent", setting=setting, origin=origin, remedy=remedy
-        )
     if parts.query or parts.fragment or any(each.isspace() for each in url):
         raise ConfigError(
             f"{url!r} holds more than an address", setting=setting, origin=origin, remedy=remedy
+        )
+    if parts.scheme not in ("http", "https") or not is_host(parts.hostname or "") or port == 0:
+        raise ConfigError(
+            f"{url!r} is not the address of an agent", setting=setting, origin=origin, remedy=remedy
         )
 
 

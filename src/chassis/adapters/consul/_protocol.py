@@ -40,6 +40,23 @@ class ConsulRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConsulResponse:
+    """A response as it arrived, whatever its status.
+
+    :param headers: their names are found in any case.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def text(self) -> str:
+        """The content as text, whatever encoding the other side claims for it."""
+        return self.content.decode(errors="replace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConsulAnswer(Generic[T]):
     """A value with what the agent says about its making.
 
@@ -128,7 +145,7 @@ def parse(what: str, body: bytes, kind: type[T]) -> T:
     """
     try:
         value = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConsulAnswerError(f"Consul's answer to {what} is not JSON: {error}") from error
     if value is None:
         return kind()

@@ -201,7 +201,7 @@ class ConsulRegistration:
             try:
                 happened = await self._do(task)
             except Exception as error:  # noqa: BLE001 - a defect must not end the heartbeat
-                happened = self._machine.unreachable(task, str(error), now=monotonic())
+                happened = self._missed(task, str(error), now=monotonic())
                 failed = f"{task.value}: {type(error).__name__}: {error}"
                 events.emit(WatchFailed(subject=self._registration.id, error=failed))
             _emit(happened)
@@ -227,14 +227,20 @@ class ConsulRegistration:
         except ConsulError as error:
             now = monotonic()
             if task is Task.INSPECT:
-                # The next heartbeat meets the same trouble, if it is any.
-                machine.inspected(now=now)
-                return None
+                return self._missed(task, str(error), now=now)
             if task is not Task.REGISTER and is_lost(error):
                 return machine.lost(str(error), now=now)
             if isinstance(error, ConsulUnreachable | ConsulUnavailable):
-                return machine.unreachable(task, str(error), now=now)
+                return self._missed(task, str(error), now=now)
             return machine.refused(task, str(error), now=now)
+
+    def _missed(self, task: Task, error: str, *, now: float) -> Event | None:
+        """What was to be done was not, and it is unknown why: it is tried again."""
+        if task is Task.INSPECT:
+            # The next heartbeat meets the same trouble, if it is any.
+            self._machine.inspected(now=now)
+            return None
+        return self._machine.unreachable(task, error, now=now)
 
     def _definition(self) -> dict[str, Any]:
         return definition(self._registration, self._options, check_id=self._check_id)
@@ -271,7 +277,8 @@ class ConsulRegistration:
         return [
             other
             for other, each in services.items()
-            if (each.get("Address"), each.get("Port")) == (self._registration.host, port)
+            if isinstance(each, Mapping)
+            and (each.get("Address"), each.get("Port")) == (self._registration.host, port)
             and other != self._registration.id
         ]
 
