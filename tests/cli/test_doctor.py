@@ -254,6 +254,74 @@ def test_a_registry_in_trouble_is_told(doctor: Any, path: str, status: int, body
     assert "wrong-token" not in page
 
 
+REST = {"/v1/status/leader": Answer('"10.0.0.1:8300"'), "/v1/catalog/services": Answer("{}")}
+MISSING = Answer("not found", 404)
+
+
+@pytest.mark.parametrize(
+    ("answer", "told", "remedy"),
+    [
+        (Answer("<html>log in</html>"), "is not JSON", "so that it leads to a Consul agent"),
+        (
+            Answer("", 301, {"Location": "https://consul.example/"}),
+            "it redirects to https://consul.example/",
+            "so that it leads to a Consul agent",
+        ),
+        (Answer("rpc error making call: EOF", 500), "rpc error", "whether it reaches its servers"),
+        (Answer("", 429), "answered 429", "limits.http_max_conns_per_client"),
+        (Answer("ACL not found", 403), "ACL not found", "correct CONSUL_HTTP_TOKEN"),
+    ],
+)
+def test_what_is_done_about_an_agent_goes_by_what_it_answers(
+    doctor: Any, answer: Answer, told: str, remedy: str
+) -> None:
+    """Nobody restarts an agent that runs because a proxy before it wants a login."""
+
+    def script(asked: Asked) -> Answer:
+        return MISSING if asked.path.startswith("/v1/kv/") else answer
+
+    with ScriptedAgent(script) as server:
+        ended, page = doctor("--service", "catalog", "--wait", "0.1", CONSUL_HTTP_ADDR=server.url)
+    assert ended == 1
+    (line,) = [each for each in page.splitlines() if each.startswith("  1. consul: ")]
+    assert told in line
+    assert remedy in page.partition(line)[2]
+    assert "start the agent" not in page
+
+
+def test_a_service_that_alone_is_not_answered_shows_the_answer(doctor: Any) -> None:
+    """The agent answers, and its cluster or a proxy does not: what it said is the only trace of it."""
+
+    def script(asked: Asked) -> Answer:
+        if asked.path.startswith("/v1/health/service/"):
+            return Answer("rpc error making call: No path to datacenter", 500)
+        return REST.get(asked.path, MISSING)
+
+    with ScriptedAgent(script) as server:
+        ended, page = doctor("--service", "catalog", CONSUL_HTTP_ADDR=server.url)
+    assert ended == 1
+    assert "No path to datacenter" in page.partition("To do:")[2]
+
+
+def test_entries_that_are_none_do_not_end_the_doctor(doctor: Any) -> None:
+    """It is called when something is wrong, also with what the registry holds."""
+    ill = {
+        "Node": {"Address": "127.0.0.1"},
+        "Service": {"ID": "catalog:1", "Service": "catalog", "Port": 1},
+        "Checks": [{"CheckID": "c", "Name": "disk", "Status": "critical", "Output": "it is full"}],
+    }
+
+    def script(asked: Asked) -> Answer:
+        if asked.path.startswith("/v1/health/service/"):
+            return Answer(json.dumps([None, 7, {"Service": []}, {"Checks": [None]}, ill]))
+        return REST.get(asked.path, MISSING)
+
+    with ScriptedAgent(script) as server:
+        ended, page = doctor("--service", "catalog", CONSUL_HTTP_ADDR=server.url)
+    assert ended == 1
+    assert "disk says 'it is full'" in page
+
+
 @pytest.mark.parametrize(
     ("health", "lookup", "more", "told"),
     [

@@ -165,7 +165,9 @@ async def _judge(
     reason = told.get("reason")
     # Of a service that a registry in trouble does not tell of, the registry's own line says what to do.
     if not service.instances and (not down or reason == Reason.NOT_REGISTERED.value):
-        report.find(name, str(reason), _next_step(name, reason, found, known))
+        error = told.get("error")
+        problem = f"{reason}: {error}" if error else str(reason)
+        report.find(name, problem, _next_step(name, reason, found, known))
 
 
 async def _connects(instance: Mapping[str, Any]) -> str:
@@ -186,7 +188,7 @@ def _next_step(name: str, reason: Any, found: Examination, known: tuple[str, ...
     if reason == Reason.ACL_FILTERED.value:
         return f"give the token a policy with service {name!r} and node read"
     if reason == Reason.REGISTRY_DOWN.value:
-        return f"the registry answers other questions: {CROWDED}"
+        return f"the registry answers other questions: see its log, and {CROWDED}"
     if reason != Reason.NOT_REGISTERED.value:
         return "try again with a longer --wait"
     if found.consul is None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
-from chassis.adapters.consul import ConsulAPI, ConsulError, ConsulForbidden, ConsulUnreachable
+from chassis.adapters.consul import (
+    ConsulAPI,
+    ConsulError,
+    ConsulForbidden,
+    ConsulUnavailable,
+    ConsulUnreachable,
+)
 from chassis.adapters.vault import VaultOptions
 from chassis.cli._report import Report, System
 from chassis.wire import plain_client, ssl_context
@@ -53,20 +60,31 @@ async def _ask_consul(api: ConsulAPI) -> tuple[str, tuple[str, ...]]:
         if error.status in (404, 405):
             told = f"what answers there is no Consul agent: status {error.status} to GET /v1/status/leader"
             raise _Trouble(told, "correct CONSUL_HTTP_ADDR") from error
-        dropped = isinstance(error, ConsulUnreachable) and error.dropped
-        remedy = CROWDED if dropped else "start the agent, or correct CONSUL_HTTP_ADDR"
-        raise _Trouble(str(error), remedy) from error
+        raise _Trouble(str(error), _remedy(error)) from error
     if not leader:
         remedy = "see `consul operator raft list-peers` and the servers' logs"
         raise _Trouble("its servers have no leader", remedy)
     try:
         known = (await api.services()).value
     except ConsulForbidden as error:
-        remedy = "correct CONSUL_HTTP_TOKEN, or what the file of CONSUL_HTTP_TOKEN_FILE holds"
-        raise _Trouble(f"it does not take the token: {error}", remedy) from error
+        raise _Trouble(f"it does not take the token: {error}", _remedy(error)) from error
     except ConsulError as error:
-        raise _Trouble(str(error), "see the agent's log") from error
+        raise _Trouble(str(error), _remedy(error)) from error
     return leader, tuple(name for name in known if name != "consul")
+
+
+def _remedy(error: ConsulError) -> str:
+    """What to do about an agent that does not answer as it should."""
+    if isinstance(error, ConsulForbidden):
+        return "correct CONSUL_HTTP_TOKEN, or what the file of CONSUL_HTTP_TOKEN_FILE holds"
+    if isinstance(error, ConsulUnreachable):
+        return CROWDED if error.dropped else "start the agent, or correct CONSUL_HTTP_ADDR"
+    if error.status == 429:
+        return f"the agent refuses what it is asked: {CROWDED}"
+    if isinstance(error, ConsulUnavailable):
+        return "see the agent's log, and whether it reaches its servers (`consul members`)"
+    # A proxy, a login page or a wrong port.
+    return "correct CONSUL_HTTP_ADDR, so that it leads to a Consul agent and nothing before it"
 
 
 async def failing_checks(api: ConsulAPI | None, service: str) -> dict[str, str]:
@@ -81,14 +99,16 @@ async def failing_checks(api: ConsulAPI | None, service: str) -> dict[str, str]:
         await api.aclose()
     found = {}
     for entry in entries:
-        for check in entry.get("Checks") or ():
-            if check.get("Status") not in ("passing", "warning"):
-                said = " ".join(str(check.get("Output") or check.get("Notes") or "").split())[:200]
-                found[str(entry["Service"]["ID"])] = (
-                    f"{check.get('Name')} says {said!r}"
-                    if said
-                    else f"its check {check.get('CheckID')} says nothing more"
-                )
+        # Those that are not of Consul's form are told of as skipped.
+        with contextlib.suppress(AttributeError, KeyError, TypeError):
+            for check in entry["Checks"]:
+                if check.get("Status") not in ("passing", "warning"):
+                    said = " ".join(str(check.get("Output") or check.get("Notes") or "").split())[:200]
+                    found[str(entry["Service"]["ID"])] = (
+                        f"{check.get('Name')} says {said!r}"
+                        if said
+                        else f"its check {check.get('CheckID')} says nothing more"
+                    )
     return found
 
 
