@@ -59,8 +59,15 @@ def test_the_options_of_a_service_are_given_once() -> None:
     chassis.sync_client("catalog", timeout=0.5)
     with pytest.raises(ConfigError, match="client:catalog"):
         chassis.client("catalog", timeout=0.7)
-    with pytest.raises(ConfigError, match="beside options"):
-        chassis.client("orders", timeout=1.0, options=ClientOptions())
+
+
+def test_a_clients_single_options_change_fields_of_those_given_as_one() -> None:
+    """As with every policy; None is a value, where an option has that."""
+    chassis = Chassis("shop", environment={})
+    all_at_once = ClientOptions(retries=0, max_in_flight=7, connect_timeout=0.5)
+    chassis.client("orders", timeout=1.0, max_in_flight=None, options=all_at_once)
+    upstream = chassis.upstreams.upstream("orders")  # type: ignore[attr-defined]  # the shipped Upstreams
+    assert upstream.options == ClientOptions(timeout=1.0, retries=0, connect_timeout=0.5)
 
 
 def test_the_front_door_gives_decorators_whatever_was_imported_before() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from chassis.client import ClientOptions, HTTPModuleName, async_client, sync_client
 from chassis.core import ConfigError, Discovery, Registrar, Upstreams
-from chassis.core.options import Seconds
+from chassis.core.options import AS_IN_OPTIONS, Seconds, given_fields
 from chassis.limits import LoadShedder
 from chassis.loadbalancing import BalancingOptions
 from chassis.metrics import ServerMetrics
@@ -137,11 +138,11 @@ class Chassis:
         self,
         service: str,
         *,
-        timeout: Seconds | None = None,
-        retries: int | None = None,
-        deadline: Seconds | None = None,
-        max_in_flight: int | None = None,
-        hedge: HedgeOptions | None = None,
+        timeout: Seconds = AS_IN_OPTIONS,
+        retries: int = AS_IN_OPTIONS,
+        deadline: Seconds = AS_IN_OPTIONS,
+        max_in_flight: int | None = AS_IN_OPTIONS,
+        hedge: HedgeOptions | None = AS_IN_OPTIONS,
         options: ClientOptions | None = None,
         breaker: BreakerOptions | None = None,
         balancing: BalancingOptions | PolicyName | None = None,
@@ -155,8 +156,8 @@ class Chassis:
         :param retries: further attempts after the first.
         :param deadline: seconds the whole call may take.
         :param max_in_flight: calls at once; None for no limit.
-        :param hedge: when a slow attempt gets another one beside it.
-        :param options: all options at once, in place of the five above.
+        :param hedge: when a slow attempt gets another one beside it; None for never.
+        :param options: all options at once; the five above change single fields of it.
         :param breaker: the options of its instances' breakers.
         :param balancing: how calls are spread over its instances: options, or a policy's name.
         :raises ConfigError: an option cannot be used, or other ones were given before.
@@ -178,10 +179,10 @@ class Chassis:
         self,
         service: str,
         *,
-        timeout: Seconds | None = None,
-        retries: int | None = None,
-        deadline: Seconds | None = None,
-        max_in_flight: int | None = None,
+        timeout: Seconds = AS_IN_OPTIONS,
+        retries: int = AS_IN_OPTIONS,
+        deadline: Seconds = AS_IN_OPTIONS,
+        max_in_flight: int | None = AS_IN_OPTIONS,
         options: ClientOptions | None = None,
         breaker: BreakerOptions | None = None,
         balancing: BalancingOptions | PolicyName | None = None,
@@ -210,15 +211,9 @@ class Chassis:
         balancing: BalancingOptions | PolicyName | None,
         **single: Any,
     ) -> None:
-        given = {name: value for name, value in single.items() if value is not None}
-        if options is not None and given:
-            raise ConfigError(
-                f"{', '.join(given)} given beside options",
-                setting=f"client:{service}",
-                remedy="put them into the options",
-            )
+        given = given_fields(**single)
         if given:
-            options = ClientOptions(**given)
+            options = replace(options or ClientOptions(), **given)
         if isinstance(balancing, str):
             balancing = BalancingOptions(policy=balancing)
         self._runtime.upstreams.upstream(service, options, breaker, balancing)
