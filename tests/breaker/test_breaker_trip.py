@@ -128,3 +128,21 @@ def test_threads_that_trip_it_at_once_open_it_once(make: Any, told: list[Event])
     breaker = make(**NEVER, open_for=10.0)
     in_threads(8, lambda: breaker.trip("nobody listens there"))
     assert len(opened(told)) == 1
+
+
+def test_one_that_is_told_to_retry_takes_a_probe_at_once_and_forgets_nothing(
+    make: Any, clock: Clock, told: list[Event]
+) -> None:
+    """Its next opening is as long as it would have been, and what is closed or ordered stays as it is."""
+    breaker = make(**NEVER, open_for=10.0)
+    breaker.retry_now()
+    assert breaker.state is CLOSED
+    breaker.trip("nobody listens there")
+    assert not breaker.ready
+    breaker.retry_now()
+    assert (breaker.ready, breaker.state) == (True, HALF_OPEN)
+    breaker.acquire().settle(Outcome.FAILURE)
+    assert 18 <= opened(told)[-1].open_for <= 22
+    breaker.force_open()
+    breaker.retry_now()
+    assert not breaker.ready

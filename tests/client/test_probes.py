@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from chassis.breaker import BreakerOptions, BreakerState
 from chassis.client import ClientOptions
 from chassis.client._instance import SPARED_FOR
-from chassis.core import Outcome
+from chassis.core import Outcome, Status
 from chassis.loadbalancing import BalancingOptions
 from tests.client.calling import Caller, catalog
 from tests.client.scripted import ScriptedServer, answer
@@ -169,3 +170,19 @@ def test_a_failing_probe_costs_no_post_an_error_while_gets_come(serve: Serve, ca
         half_open(caller)
         assert [caller.post("/orders", content=b"one").status_code for _ in range(4)] == [200] * 4
     assert {request.method for request in sick.received} == {"GET"}
+
+
+def test_an_instance_whose_check_passes_again_is_probed_at_once(serve: Serve, calling: Calling) -> None:
+    """Its breaker may be open for a minute yet, for what its registry says is over."""
+    server = serve()
+    caller = calling(catalog(server), None, BreakerOptions(open_for=60.0))
+    assert caller.get().status_code == 200
+    caller.breaker().trip("for the test")
+    (instance,) = [each.instance for each in caller.upstream.endpoints.endpoints()]
+    for status in (Status.PASSING, Status.CRITICAL):
+        caller.discovery.put(replace(instance, status=status, meta={"was": status.value}))
+        assert caller.breaker().state is BreakerState.OPEN
+    caller.discovery.put(instance)
+    assert caller.breaker().state is BreakerState.HALF_OPEN
+    assert [caller.get().status_code for _ in range(3)] == [200] * 3
+    assert caller.breaker().state is BreakerState.CLOSED

@@ -276,6 +276,12 @@ class BreakerMachine:
         elif self.state is BreakerState.HALF_OPEN:
             self._open(reason)
 
+    def retry_now(self, now: float) -> None:
+        """Let the time it is open be over; the next one is as long as it would have been."""
+        self._advance(now)
+        if self.state is BreakerState.OPEN:
+            self.until = min(self.until, self._now)
+
     def order(self, mode: Mode | None, now: float) -> None:
         """Take ``mode`` whatever the options say; None takes that back and forgets all that was counted."""
         self._advance(now)

@@ -176,6 +176,14 @@ class CircuitBreaker(Admission):
             self._machine.trip(reason, self._clock(), ticket)
         self._tell()
 
+    def retry_now(self) -> None:
+        """If it is open, let the next call be a probe: something says that the dependency is back.
+
+        Nothing happens where an operator decides. Should the probe fail it opens for longer, as ever.
+        """
+        with self._lock:
+            self._machine.retry_now(self._clock())
+
     def force_open(self) -> None:
         """Refuse every call until :meth:`reset`, whatever the options say: isolate the dependency."""
         self._order("forced_open")

@@ -23,6 +23,7 @@ from chassis.core import (
     Reason,
     ServiceSubscription,
     Snapshot,
+    Status,
     monotonic,
 )
 from chassis.core.forks import tell_after_fork
@@ -229,7 +230,12 @@ class Upstream:
         # First, as breakers made for new instances begin as the others are.
         self.breakers.follow(snapshot.freshness)
         options = self.breakers.effective
+        ailing = [each for each in self.endpoints.endpoints() if each.instance.status is not Status.PASSING]
         self.endpoints.update(snapshot)
+        for each in ailing:
+            if each.instance.status is Status.PASSING:
+                # Its breaker may have opened for minutes by now, for what its check says is over.
+                each.state.breaker.retry_now()
         if self.breakers.effective != options:
             # Others came meanwhile, in another thread, which did not see the new instances yet.
             self.breakers.apply()
