@@ -18,7 +18,7 @@ from chassis.breaker import CircuitBreaker, KeyedBreakers
 from chassis.core import EventBus, Pipeline
 from chassis.fallbacks import Fallback
 from chassis.limits import Bulkhead, LoadShedder, RateLimit, Timeout
-from chassis.retries import BudgetOptions, Hedge, Retry, RetryBudget
+from chassis.retries import Hedge, Retry, RetryBudget
 
 ARGUMENT = 7
 BARE = {"sync": "bare call", "async": "bare call, async", "waiting": "bare call, async, that waits once"}
@@ -304,7 +304,7 @@ def retries(compare: Comparison, kind: str) -> None:
     compare.bench.target(ours, at_most=5)
     compare.add_peers("retry, first success", "retry", kind=kind)
     # Every call is tried again, which no budget is made for; the others have none.
-    plenty = RetryBudget(BudgetOptions(ratio=1.0, per_second=1e6))
+    plenty = RetryBudget(ratio=1.0, per_second=1e6)
     guards = [("chassis", Retry(f"second {kind}", on=Failure, wait_base=0.0, budget=plenty))]
     guards += [(peer.name, make()) for peer, make in compare.peers("retry", kind)]
     for who, guard in guards:

@@ -22,7 +22,7 @@ from chassis import (
     retry,
     timeout,
 )
-from chassis.retries import BudgetOptions, RetryBudget
+from chassis.retries import RetryBudget
 
 UNANSWERED = (ConnectionError, TimeoutError)  # a DeadlineExceeded is a TimeoutError too
 
@@ -48,7 +48,7 @@ class Carriers:
         sleep_async: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         # One for retries and hedges of all carriers: together they add a fifth to the load at most.
-        budget = RetryBudget(BudgetOptions(ratio=0.2, per_second=1), name="carriers", clock=clock)
+        budget = RetryBudget("carriers", ratio=0.2, per_second=1, clock=clock)
 
         # One breaker for each carrier: the one that is down does not close the door of the others.
         breakers = KeyedBreakers(

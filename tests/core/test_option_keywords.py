@@ -20,7 +20,7 @@ from chassis.limits import (
     RateLimit,
     RateLimitOptions,
 )
-from chassis.retries import Hedge, HedgeOptions, Retry, RetryOptions
+from chassis.retries import BudgetOptions, Hedge, HedgeOptions, Retry, RetryBudget, RetryOptions
 
 # Every field with a value that no default has.
 OTHERS: dict[type, dict[str, Any]] = {
@@ -50,6 +50,7 @@ OTHERS: dict[type, dict[str, Any]] = {
         "grace": 0.2,
     },
     FallbackOptions: {"timeout": 0.5},
+    BudgetOptions: {"ratio": 0.3, "per_second": 7.0, "window": 9.0},
     BreakerOptions: {
         "mode": "metrics_only",
         "failure_rate": 0.4,
@@ -73,6 +74,7 @@ POLICIES: list[tuple[type, Callable[..., Any], dict[str, Any]]] = [
     (LoadShedderOptions, partial(LoadShedder, "s", register=False), {}),
     (RetryOptions, Retry, {}),
     (HedgeOptions, partial(Hedge, idempotent=True), {}),
+    (BudgetOptions, RetryBudget, {}),
     (FallbackOptions, partial(Fallback, None, on=OSError), {}),
     (BreakerOptions, partial(CircuitBreaker, "c", register=False), {}),
     (BreakerOptions, partial(KeyedBreakers, "k", register=False), {}),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from chassis.core.errors import Rejected
 from chassis.core.outcomes import Classifier, Outcome, classify_error
-from chassis.retries import BudgetOptions, HedgeMachine, HedgeOptions, RetryBudget
+from chassis.retries import HedgeMachine, HedgeOptions, RetryBudget
 from chassis.retries._hedge_call import Ended, HedgedCall
 
 
@@ -142,7 +142,7 @@ def test_result_that_is_a_failure_is_judged_as_it_is() -> None:
 
 def test_further_attempt_is_paid_from_the_budget() -> None:
     """That of the retries, whichever it is given."""
-    budget = RetryBudget(BudgetOptions(per_second=0.1))
+    budget = RetryBudget(per_second=0.1)
     assert call(budget=budget).send(1.0) == 1
     assert call(budget=budget).send(1.0) is None
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.core.errors import ConfigError
-from chassis.retries import BudgetOptions, HedgeMachine, HedgeOptions, RetryBudget
+from chassis.retries import HedgeMachine, HedgeOptions, RetryBudget
 from chassis.retries._percentile import RecentPercentile
 
 
@@ -134,7 +134,7 @@ def test_delay_agrees_with_a_sorted_list(calls: list[tuple[float, float]], perce
 
 def test_further_calls_are_at_most_a_twentieth() -> None:
     """Of the calls of the window, whatever the budget would pay."""
-    made, budget = machine(delay=0.1), RetryBudget(BudgetOptions(ratio=1.0))
+    made, budget = machine(delay=0.1), RetryBudget(ratio=1.0)
     for call in range(100):
         delay = made.begin(0.0)
         assert (delay is None) == (call < 19), "a call that cannot be hedged is told so at once"
@@ -146,10 +146,10 @@ def test_further_calls_are_at_most_a_twentieth() -> None:
 
 def test_trap_56_empty_budget_allows_no_further_call() -> None:
     """And what it refuses is not taken from the machine's own share."""
-    empty = RetryBudget(BudgetOptions(ratio=0.01, per_second=0.0))
+    empty = RetryBudget(ratio=0.01, per_second=0.0)
     made = fed([0.01] * 40)
     assert not made.allow(0.0, empty)
-    full = RetryBudget(BudgetOptions(per_second=1.0))
+    full = RetryBudget(per_second=1.0)
     assert made.allow(0.0, full)
     assert full.available(0.0) == 9, "a hedge is paid from the budget that pays retries"
     assert made.allow(0.0)
@@ -210,7 +210,7 @@ def test_it_tells_its_delay_and_what_it_decided() -> None:
     """As plain values."""
     made = fed([0.01] * 100)
     made.allow(0.0)
-    made.allow(0.0, RetryBudget(BudgetOptions(per_second=0.0)))
+    made.allow(0.0, RetryBudget(per_second=0.0))
     assert made.describe(0.0) == {
         "delay": made.delay(0.0),
         "sent": 1,

@@ -27,7 +27,6 @@ from chassis.core.outcomes import Outcome
 from chassis.core.pipeline import Pipeline
 from chassis.core.registry import policies
 from chassis.retries import (
-    BudgetOptions,
     Hedge,
     HedgeOptions,
     HedgeSent,
@@ -306,7 +305,7 @@ def test_trap_56_with_an_empty_budget_the_call_goes_on_alone(run: Async) -> None
         await anyio.sleep(0.05)
         return "answer"
 
-    empty = RetryBudget(BudgetOptions(per_second=0.0))
+    empty = RetryBudget(per_second=0.0)
     calls = Calls(slowly, "never")
     each = policy(budget=empty, extra=3)
     assert run(lambda: each(calls)()) == "answer"
@@ -316,7 +315,7 @@ def test_trap_56_with_an_empty_budget_the_call_goes_on_alone(run: Async) -> None
 
 def test_trap_56_with_an_empty_budget_a_plain_call_goes_on_alone() -> None:
     """As for tasks."""
-    empty = RetryBudget(BudgetOptions(per_second=0.0))
+    empty = RetryBudget(per_second=0.0)
     calls = []
 
     @policy(budget=empty)

@@ -21,7 +21,7 @@ from chassis.retries import BudgetOptions, Retry, RetryBudget
 
 
 def budget(ratio: float = 0.2, per_second: float = 0.0, window: float = 10.0, **more: Any) -> RetryBudget:
-    return RetryBudget(BudgetOptions(ratio=ratio, per_second=per_second, window=window), **more)
+    return RetryBudget(ratio=ratio, per_second=per_second, window=window, **more)
 
 
 # ── reserving and launching ──────────────────────────────────────────────────────────────────

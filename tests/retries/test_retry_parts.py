@@ -55,7 +55,7 @@ def test_ten_thousandth_pause_does_not_overflow() -> None:
 
 
 def budget(ratio: float = 0.2, per_second: float = 0.0, window: float = 10.0) -> RetryBudget:
-    return RetryBudget(BudgetOptions(ratio=ratio, per_second=per_second, window=window))
+    return RetryBudget(ratio=ratio, per_second=per_second, window=window)
 
 
 def withdrawals(budget: RetryBudget, now: float) -> int:

@@ -23,7 +23,6 @@ from chassis.core.events import Event, EventBus
 from chassis.core.outcomes import Outcome, classify_error
 from chassis.core.registry import policies
 from chassis.retries import (
-    BudgetOptions,
     Retry,
     RetryBudget,
     RetryGaveUp,
@@ -259,7 +258,7 @@ async def test_success_at_the_first_attempt_reads_no_clock(make: Any) -> None:
     def clock() -> float:
         raise AssertionError
 
-    share = RetryBudget(BudgetOptions(ratio=1.0, per_second=0.0))
+    share = RetryBudget(ratio=1.0, per_second=0.0)
     policy = make(budget=share, clock=clock)
 
     async def later(*, value: int) -> int:
@@ -570,7 +569,7 @@ def test_the_pause_is_drawn_from_nothing_to_twice_as_much_each_time(make: Any, n
         assert len(drawn[0]) == times
         return [max(each[nth] for each in drawn) for nth in range(times)]
 
-    policy = make(retries=4, wait_base=1.0, wait_max=3.0, budget=RetryBudget(BudgetOptions(per_second=1e6)))
+    policy = make(retries=4, wait_base=1.0, wait_max=3.0, budget=RetryBudget(per_second=1e6))
     for limit, seen in zip((1.0, 2.0, 3.0, 3.0), longest(4), strict=True):
         assert limit / 2 < seen <= limit
     policy.reconfigure(RetryOptions(retries=2, wait_base=100.0, wait_max=150.0))
@@ -619,7 +618,7 @@ def test_retry_after_that_is_no_number_is_ignored(make: Any, naps: Naps, told: A
 
 def test_trap_44_budget_bounds_what_a_thousand_failing_callers_add(make: Any, naps: Naps) -> None:
     """Further attempts are at most a fifth of the first ones plus the floor, pauses or not."""
-    policy = make(budget=RetryBudget(BudgetOptions(ratio=0.2, per_second=1.0, window=10.0)), wait_base=0)
+    policy = make(budget=RetryBudget(ratio=0.2, per_second=1.0, window=10.0), wait_base=0)
     flaky = Flaky(*errors(10_000))
     call = policy(flaky)
     for _ in range(1_000):
@@ -634,7 +633,7 @@ def test_trap_44_budget_bounds_what_a_thousand_failing_callers_add(make: Any, na
 @pytest.mark.asyncio
 async def test_trap_44_budget_bounds_callers_that_fail_together(make: Any) -> None:
     """What was decided is what is launched: a thousand tasks in their pauses add no more."""
-    policy = Retry(budget=RetryBudget(BudgetOptions(ratio=0.2, per_second=1.0)), wait_base=0.01)
+    policy = Retry(budget=RetryBudget(ratio=0.2, per_second=1.0), wait_base=0.01)
     flaky = Flaky(*errors(10_000))
     call = policy(flaky.later)
     await asyncio.gather(*(call() for _ in range(1_000)), return_exceptions=True)
@@ -643,7 +642,7 @@ async def test_trap_44_budget_bounds_callers_that_fail_together(make: Any) -> No
 
 def test_successes_fill_the_budget(make: Any) -> None:
     """Each first attempt puts its share in, whatever came of it."""
-    policy = make(budget=RetryBudget(BudgetOptions(ratio=0.5, per_second=0.0)))
+    policy = make(budget=RetryBudget(ratio=0.5, per_second=0.0))
     for _ in range(4):
         policy(Flaky())()
     flaky = Flaky(*errors(9))
@@ -663,7 +662,7 @@ async def test_all_successes_of_the_window_fill_the_budget(make: Any) -> None:
         return policy.run_sync(Flaky())
 
     for call in (plain, run_sync, lambda policy: policy(Flaky().later)(), lambda p: p.run(Flaky().later)):
-        policy = make(budget=RetryBudget(BudgetOptions(ratio=1.0, per_second=0.0)))
+        policy = make(budget=RetryBudget(ratio=1.0, per_second=0.0))
         for _ in range(500):
             assert await call(policy) == "answer"
         assert policy.budget.available(1_000.0) == 500
@@ -671,7 +670,7 @@ async def test_all_successes_of_the_window_fill_the_budget(make: Any) -> None:
 
 def test_successes_of_long_ago_pay_for_nothing(make: Any, naps: Naps) -> None:
     """An hour of traffic without a failure is no credit for a storm: what counts is the last window."""
-    policy = make(budget=RetryBudget(BudgetOptions(ratio=1.0, per_second=0.0, window=10.0)))
+    policy = make(budget=RetryBudget(ratio=1.0, per_second=0.0, window=10.0))
     call = policy(Flaky())
     for _ in range(5_000):
         naps.now += 0.1

@@ -116,7 +116,7 @@ class BudgetPolicy:
     def __init__(self, service: str) -> None:
         self.name = f"{service}/budget"
         self.defaults = BudgetOptions()
-        self.budget = RetryBudget(self.defaults)
+        self.budget = RetryBudget(options=self.defaults)
 
     def describe(self) -> Mapping[str, Any]:
         """What is left, who waits, what was refused, and the options."""

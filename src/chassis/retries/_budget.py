@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from chassis.core.clock import Clock, monotonic
 from chassis.core.forks import tell_after_fork
-from chassis.core.options import check_options
+from chassis.core.options import AS_IN_OPTIONS, check_options, given_fields
 from chassis.core.registry import policies
 from chassis.core.windows import SlidingCounts
 from chassis.retries._options import BudgetOptions
@@ -29,17 +29,26 @@ class RetryBudget:
 
     One that follows at once asks :meth:`withdraw` alone. May be used from any thread.
 
-    :param options: see :class:`BudgetOptions`.
     :param name: given one, it is known to :data:`chassis.core.registry.policies` as ``budget:name``.
+    :param options: all options at once; the other keywords change single fields of it. Their
+        meaning and defaults are those of :class:`BudgetOptions`.
     :param clock: a monotonic clock, for what is not told the time.
-    :raises ConfigError: a live budget has this name.
+    :raises ConfigError: an option is impossible, or a live budget has this name.
     """
 
     kind = "budget"
 
     def __init__(
-        self, options: BudgetOptions | None = None, *, name: str | None = None, clock: Clock = monotonic
+        self,
+        name: str | None = None,
+        *,
+        ratio: float = AS_IN_OPTIONS,
+        per_second: float = AS_IN_OPTIONS,
+        window: float = AS_IN_OPTIONS,
+        options: BudgetOptions | None = None,
+        clock: Clock = monotonic,
     ) -> None:
+        given = given_fields(ratio=ratio, per_second=per_second, window=window)
         self.name = name or "budget"
         self._first_attempts = Ticks()
         self.deposits = self._first_attempts.ring
@@ -48,7 +57,7 @@ class RetryBudget:
         Whoever gets a 0, one in 64, calls :meth:`fold`. So up to 63 first attempts may be counted
         later than they were made, until something is decided or the next one comes.
         """
-        self._defaults = self._options = options or BudgetOptions()
+        self._defaults = self._options = replace(options or BudgetOptions(), **given)
         # Re-entrant: a collection that starts inside may end another call of this thread.
         self._lock = threading.RLock()
         self._counts = SlidingCounts(self._options.window)
