@@ -105,7 +105,7 @@ def test_questions_never_come_faster_than_a_burst_and_one_a_second(pauses: list[
 
 
 def test_backoff_doubles_up_to_its_cap_and_begins_anew_after_success() -> None:
-    backoff = Backoff(base=0.1, factor=2.0, cap=1.0, draw=lambda: 1.0)
+    backoff = Backoff(base=0.1, cap=1.0, draw=lambda: 1.0)
     assert [backoff.delay() for _ in range(6)] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
     backoff.reset()
     assert backoff.delay() == pytest.approx(0.1)

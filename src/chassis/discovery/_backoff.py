@@ -7,7 +7,7 @@ from collections.abc import Callable
 class Backoff:
     """Growing delays between tries of one thing: exponential, with full jitter.
 
-    The n-th delay is drawn evenly from 0 to ``base * factor**n``, at most ``cap``: many processes
+    The n-th delay, counted from 0, is drawn evenly from 0 to ``base * 2**n``, at most ``cap``: many processes
     that lost the same registry do not return to it together.
 
     :param base: seconds, the most the first delay can be.
@@ -19,12 +19,10 @@ class Backoff:
         self,
         *,
         base: float = 0.1,
-        factor: float = 2.0,
         cap: float = 10.0,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._base = base
-        self._factor = factor
         self._cap = cap
         self._draw = draw
         self._ceiling = base
@@ -32,7 +30,7 @@ class Backoff:
     def delay(self) -> float:
         """Seconds to wait before the next try."""
         ceiling = min(self._ceiling, self._cap)
-        self._ceiling = ceiling * self._factor
+        self._ceiling = ceiling * 2
         return self._draw() * ceiling
 
     def reset(self) -> None:
