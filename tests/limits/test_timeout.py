@@ -184,7 +184,7 @@ async def test_cancellation_from_outside_stays_cancellation() -> None:
 @pytest.mark.asyncio
 async def test_one_object_nested_and_shared_between_tasks() -> None:
     """Each use has a deadline of its own, whatever order they end in."""
-    shared = timeout(0.2)
+    shared = timeout(0.5)
 
     async def use(pause: float) -> float:
         async with shared:
@@ -196,7 +196,7 @@ async def test_one_object_nested_and_shared_between_tasks() -> None:
             assert current_deadline() == before
             return left()
 
-    first = asyncio.create_task(use(0.1))
+    first = asyncio.create_task(use(0.05))
     await asyncio.sleep(0.02)
     second = asyncio.create_task(use(0.0))
     with pytest.raises(DeadlineExceeded):
