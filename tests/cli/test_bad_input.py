@@ -64,6 +64,16 @@ def test_run_names_setting_origin_and_remedy(
         assert each in output
 
 
+@pytest.mark.parametrize("verb", ["run", "check"])
+def test_check_refuses_what_keeps_a_service_from_starting(verb: str) -> None:
+    """Also what is only seen when the sources of services are made."""
+    service = "chassis.services.catalog.discovery"
+    status, output = command(verb, "hello:app", "--set", f"{service}.tagss=v2")
+    assert status == 2
+    assert f"{service}.tagss: no such setting" in output
+    assert "did you mean tags?" in output
+
+
 @pytest.mark.parametrize("name", ["run hello:app", "dev", "gateway {gateway}"])
 def test_a_port_in_use_is_told(name: str, tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+
+from chassis.service import Chassis, chassis_of, examining
 
 
 def check_target(target: str, *, assignments: tuple[str, ...]) -> str:
@@ -13,11 +16,16 @@ def check_target(target: str, *, assignments: tuple[str, ...]) -> str:
 
         return str(check(Path(target)))
     from chassis.cli._target import load_target
-    from chassis.service import chassis_of
 
     app = load_target(target)
     chassis = chassis_of(app)
     if chassis is None:
         return f"{target}: an application without a chassis; `chassis run` gives it one"
     chassis.override(assignments)
-    return chassis.explain()
+    return asyncio.run(_explained(chassis))
+
+
+async def _explained(chassis: Chassis) -> str:
+    # Each setting may be right, and a source that they lead to still keep the service from starting.
+    async with examining(chassis):
+        return chassis.explain()
