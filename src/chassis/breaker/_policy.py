@@ -86,9 +86,10 @@ class CircuitBreaker(Admission):
     @property
     def state(self) -> BreakerState:
         """The state at this moment."""
-        with self._lock:
-            self._machine.poll(self._clock())
-        self._tell()
+        if self._machine.closed is None:  # else time alone brings about nothing
+            with self._lock:
+                self._machine.poll(self._clock())
+            self._tell()
         return self._machine.state
 
     @property
