@@ -250,9 +250,9 @@ async def test_case_12_garbage_is_an_error(connect: Connect, body: str) -> None:
         await connect(agent.url).health("a")
 
 
-async def test_null_stands_for_an_empty_list(connect: Connect) -> None:
+async def test_null_stands_for_an_empty_value_where_consul_writes_it(connect: Connect) -> None:
     with ScriptedAgent(always("null")) as agent:
-        assert (await connect(agent.url).health("a")).value == []
+        assert (await connect(agent.url).services()).value == {}
 
 
 async def test_case_1_a_refused_connection_is_told_with_the_address(connect: Connect) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -88,6 +89,7 @@ async def test_an_answer_without_end_is_not_read_on() -> None:
     ("answer", "told"),
     [
         (Answer("[" * 100_000), "is not JSON"),
+        (Answer("null", headers={"X-Consul-Index": "99"}), "NoneType, not a list"),
         (Answer("no gzip", headers={"Content-Encoding": "gzip"}), "cannot be decoded"),
         (Answer("trouble", 500, {"Content-Type": "text/html; charset=hex"}), "answered 500 .*: trouble"),
         (Answer("", 301, {"Location": "https://consul.example/"}), "redirects to https://consul.example/"),
@@ -140,6 +142,36 @@ async def test_a_secret_that_is_repeated_by_whoever_answers_is_not_told_on(where
 async def test_an_address_no_request_can_be_sent_to_is_refused_at_the_start(address: str) -> None:
     with pytest.raises(ConfigError, match="CONSUL_HTTP_ADDR"):
         ConsulOptions.from_environment({"CONSUL_HTTP_ADDR": address})
+
+
+@pytest.mark.integration  # it takes seconds
+async def test_case_21_a_registration_that_arrives_late_leaves_no_ghost() -> None:
+    """SIGTERM comes during the first registration, and the network holds that back longer than anybody waits."""
+    held: list[str] = []
+    arrived = threading.Event()
+
+    def script(asked: Asked) -> Answer:
+        if asked.path == "/v1/agent/service/register":
+            time.sleep(1.3)
+            held.append("a ghost")
+            arrived.set()
+        elif "/deregister/" in asked.path:
+            held.clear()
+        return Answer("[]", headers={"X-Consul-Index": "1"})
+
+    with ScriptedAgent(script) as agent:
+        registrar = ConsulRegistrar(ConsulAPI(ConsulOptions(url=agent.url)))
+        registered = await registrar.register(
+            Registration(
+                service="orders", id="orders:1", host="h", port=1, readiness=lambda: (Status.PASSING, "")
+            )
+        )
+        await eventually(lambda: any(each.method == "PUT" for each in agent.asked), what="it on its way")
+        begun = time.monotonic()
+        await registered.deregister()
+        assert time.monotonic() - begun < 5
+        await eventually(arrived.is_set, what="the registration")
+        assert held == []
 
 
 class Registered:

@@ -87,12 +87,12 @@ class ConsulAPI:
             params=params,
             wait=0.0 if index is None else wait,
         )
-        told = await self.call(request, lambda body: parse(request.what, body, list))
+        told = await self.call(request, lambda body: parse(request.what, body, list, null=False))
         if told.acl_filtered and not told.value and self._connections.renew_token():
             # At once, not when something changes: it is another who asks.
             now = {name: value for name, value in params.items() if name not in ("index", "wait")}
             request = replace(request, params=now, wait=0.0)
-            told = await self.call(request, lambda body: parse(request.what, body, list))
+            told = await self.call(request, lambda body: parse(request.what, body, list, null=False))
         return told
 
     async def services(

@@ -138,16 +138,17 @@ def answer(value: T, headers: Mapping[str, str]) -> ConsulAnswer[T]:
     )
 
 
-def parse(what: str, body: bytes, kind: type[T]) -> T:
+def parse(what: str, body: bytes, kind: type[T], *, null: bool = True) -> T:
     """The JSON value in ``body``, which must be a ``kind`` (``null`` stands for an empty one).
 
+    :param null: False where Consul never writes it, so that whoever did knows of nothing.
     :raises ConsulAnswerError: it is something else.
     """
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise ConsulAnswerError(f"Consul's answer to {what} is not JSON: {error}") from error
-    if value is None:
+    if value is None and null:
         return kind()
     if not isinstance(value, kind):
         raise ConsulAnswerError(

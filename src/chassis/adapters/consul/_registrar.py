@@ -83,6 +83,7 @@ class ConsulRegistration:
         self._told: tuple[str, str, float] | None = None
         self._maintenance: str | None = None
         self._sharing: tuple[str, ...] = ()
+        self._registering = False
         self._ended = False
 
     def __repr__(self) -> str:
@@ -178,6 +179,10 @@ class ConsulRegistration:
             async with asyncio.timeout(_DEREGISTER_CAP):
                 await self._end_beats()
                 await self._agent.deregister_service(self._registration.id)
+                if self._registering:
+                    # It is still on its way, and may arrive behind what was to follow it.
+                    await asyncio.wait({self._keeping})
+                    await self._agent.deregister_service(self._registration.id)
         except TimeoutError:
             error = f"Consul did not answer within {_DEREGISTER_CAP:g} s"
         except Exception as raised:  # noqa: BLE001 - nothing may keep a process from stopping
@@ -210,7 +215,11 @@ class ConsulRegistration:
         machine = self._machine
         try:
             if task is Task.REGISTER:
-                await self._agent.register_service(self._definition())
+                self._registering = True
+                try:
+                    await self._agent.register_service(self._definition())
+                finally:
+                    self._registering = False
                 machine.registered(now=monotonic())
                 return None
             if task is Task.MAINTAIN:
