@@ -120,6 +120,16 @@ async def test_case_14_a_connection_cut_within_an_answer_is_no_sign_of_a_crowded
         assert watching.of(RegistryCrowded) == []
 
 
+async def test_no_cookie_is_kept() -> None:
+    """Who sets another one with each answer would be sent them all, until no server takes the request."""
+    answer = Answer('"10.0.0.1:8300"', headers={"Set-Cookie": "route=a"})
+    with ScriptedAgent(lambda asked: answer) as agent:
+        async with ConsulAPI(ConsulOptions(url=agent.url)) as api:
+            await api.leader()
+            await api.leader()
+    assert "cookie" not in agent.asked[1].headers
+
+
 @pytest.mark.parametrize("where", ["body", "location"])
 async def test_a_secret_that_is_repeated_by_whoever_answers_is_not_told_on(where: str) -> None:
     """A proxy's page of an error may show the request; what it shows ends in events, logs and /health."""

@@ -310,16 +310,18 @@ def test_entries_that_are_none_do_not_end_the_doctor(doctor: Any) -> None:
         "Service": {"ID": "catalog:1", "Service": "catalog", "Port": 1},
         "Checks": [{"CheckID": "c", "Name": "disk", "Status": "critical", "Output": "it is full"}],
     }
+    portless = {"Service": {"ID": "catalog:2", "Service": "catalog", "Address": "h", "Port": 0}}
 
     def script(asked: Asked) -> Answer:
         if asked.path.startswith("/v1/health/service/"):
-            return Answer(json.dumps([None, 7, {"Service": []}, {"Checks": [None]}, ill]))
+            return Answer(json.dumps([portless, None, 7, {"Service": []}, {"Checks": [None]}, ill]))
         return REST.get(asked.path, MISSING)
 
     with ScriptedAgent(script) as server:
         ended, page = doctor("--service", "catalog", CONSUL_HTTP_ADDR=server.url)
     assert ended == 1
     assert "disk says 'it is full'" in page
+    assert "cannot be used: ValueError: 'catalog:2' has no usable port: 0" in page
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,9 @@ async def _judge(
     if service.instances and told.get("freshness") in ("stale", "expired") and not down:
         error = told.get("error") or "its source does not answer"
         report.find(name, f"what is known is {told['freshness']}: {error}", "see to its source")
+    for each in told.get("skipped") or ():
+        problem = f"an entry of the registry cannot be used: {each}"
+        report.find(name, problem, "register it anew, with an address and a port", urgent=not service.fit)
     reasons = await failing_checks(found.consul, name) if service.fit < len(service.instances) else {}
     for each in service.instances:
         if not each["fit"]:

@@ -26,7 +26,7 @@ def plain_client(
     """An httpx client for one host, bound to the event loop that uses it first.
 
     Proxies and credentials from the environment are left aside (``trust_env=False``): these hosts
-    are the process's own neighbours. Redirects are not followed.
+    are the process's own neighbours. Redirects are not followed, and no cookie is kept.
 
     :param base_url: ``http://host:port`` or ``https://host:port``, with or without a path.
     :param timeout: seconds to wait for each read, write and for a free connection.
@@ -36,6 +36,8 @@ def plain_client(
     :param max_connections: how many requests may be under way at once.
     :param keepalive: seconds an idle connection is kept.
     """
+    import http.cookiejar
+
     import httpx2
 
     if verify is False:
@@ -59,6 +61,8 @@ def plain_client(
             keepalive_expiry=keepalive,
         ),
         trust_env=False,
+        # What stands between may set cookies without end, and each would be sent from then on.
+        cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
     )
 
 

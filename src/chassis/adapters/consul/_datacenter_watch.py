@@ -31,6 +31,8 @@ from chassis.discovery import (
 
 _ATTENTIVE = 1.0
 """Seconds between two looks at a service whose empty answer is not believed yet."""
+_SHOWN = 5
+"""How many entries that cannot be used are shown."""
 _KINDS: dict[type[ConsulError], str] = {
     ConsulUnreachable: "unreachable",
     ConsulUnavailable: "unavailable",
@@ -76,7 +78,7 @@ class DatacenterWatch:
         self._kept: tuple[tuple[Instance, ...], float] | None = None
         self._errors: Counter[str] = Counter()
         self._error = ""
-        self._skipped = 0
+        self._skipped: tuple[str, ...] = ()
         self.machine = self._machine(None)
         if options.snapshot_dir:
             question = {
@@ -147,6 +149,7 @@ class DatacenterWatch:
             "mode": None if following is None else following.mode,
             "index": None if following is None else following.index,
             "empty_answer_held": self.machine.holding,
+            "skipped": list(self._skipped[:_SHOWN]),
             "error": self._error or None,
             "errors": dict(self._errors),
         }
@@ -182,20 +185,19 @@ class DatacenterWatch:
     def _answered(self, told: Told, answer: ConsulAnswer[Entries]) -> None:
         options, now = self._options, told.observation.at
         parsed = parse_instances(answer.value, priority=self._priority)
-        if len(parsed.skipped) != self._skipped:
-            self._skipped = len(parsed.skipped)
-            if parsed.skipped:
-                self._errors["decode_error"] += 1
-                events.emit(
-                    EntriesSkipped(
-                        subject=self._subject,
-                        source=Source.LIVE.value,
-                        skipped=self._skipped,
-                        example=parsed.skipped[0],
-                    )
+        before, self._skipped = len(self._skipped), parsed.skipped
+        if len(parsed.skipped) != before and parsed.skipped:
+            self._errors["decode_error"] += 1
+            events.emit(
+                EntriesSkipped(
+                    subject=self._subject,
+                    source=Source.LIVE.value,
+                    skipped=len(parsed.skipped),
+                    example=parsed.skipped[0],
                 )
+            )
         if parsed.skipped and not parsed.instances:
-            unusable = f"none of its {self._skipped} entries can be used, e.g. {parsed.skipped[0]}"
+            unusable = f"none of its {len(parsed.skipped)} entries can be used, e.g. {parsed.skipped[0]}"
             self._failed("decode_error", ConsulAnswerError(unusable), now)
             return
         tags, meta = set(options.tags), options.meta.items()
