@@ -13,7 +13,9 @@ from typing import Protocol
 from chassis import (
     CircuitOpen,
     KeyedBreakers,
+    LoadShedder,
     Pipeline,
+    Rejected,
     bulkhead,
     fallback,
     hedge,
@@ -66,8 +68,9 @@ class Carriers:
             name="quoting",
         )
         self.tracking = Pipeline(
-            fallback("unknown", on=(*UNANSWERED, CircuitOpen)),  # an open breaker raises neither of the two
+            fallback("unknown", on=(*UNANSWERED, Rejected)),  # breaker and shedder raise neither of the two
             timeout(2.0),
+            LoadShedder("tracking", max_in_flight=50, clock=clock),  # more at once would all be late
             retries("tracking"),
             hedge("tracking", idempotent=True, delay=0.05, extra_load=0.5, budget=budget),
             breakers,

@@ -10,6 +10,7 @@ from quotes import Carriers
 
 from chassis import BulkheadFull, CircuitOpen, DeadlineExceeded, RateLimited, timeout
 from chassis.breaker import BreakerOpened
+from chassis.limits import LoadShed
 from chassis.testing import Hang, ScriptedDependency, assert_order
 
 pytestmark = pytest.mark.usefixtures("chassis_policies")  # names are taken anew in each test
@@ -25,7 +26,8 @@ def carriers(clock, *script, repeat=False):
 def test_the_order_of_the_policies(chassis_clock):
     guarded, _ = carriers(chassis_clock)
     assert_order(guarded.quoting, "Timeout", "RateLimit", "Retry", "KeyedBreakers", "Timeout")
-    assert_order(guarded.tracking, "Fallback", "Timeout", "Retry", "Hedge", "KeyedBreakers", "Timeout")
+    order = ["Fallback", "Timeout", "LoadShedder", "Retry", "Hedge", "KeyedBreakers", "Timeout"]
+    assert_order(guarded.tracking, *order)
 
 
 def test_a_quote_that_was_lost_is_asked_for_again(chassis_clock):
@@ -87,6 +89,21 @@ def test_where_a_parcel_is_may_be_unknown(chassis_clock):
     guarded, asked = carriers(chassis_clock, ConnectionError, repeat=True)
     assert [asyncio.run(guarded.track("south", "tea")) for _ in range(2)] == ["unknown"] * 2
     assert len(asked.calls) == 3, "at the second time the breaker was open"
+
+
+def test_beyond_fifty_at_once_a_parcel_is_unknown_without_a_question(chassis_clock, chassis_events):
+    guarded, asked = carriers(chassis_clock, Hang(then="in Bremen"), repeat=True)
+
+    async def main():
+        tracking = [asyncio.create_task(guarded.track("north", "tea")) for _ in range(50)]
+        await asyncio.sleep(0.01)  # of the clock's time: all of them hang, and none is slow yet
+        assert await guarded.track("north", "tea") == "unknown"
+        assert len(asked.calls) == 50
+        assert chassis_events.one(LoadShed).in_flight == 50
+        asked.release()
+        assert await asyncio.gather(*tracking) == ["in Bremen"] * 50
+
+    chassis_clock.run(main())
 
 
 def test_the_printer_takes_two_at_once(chassis_clock):
