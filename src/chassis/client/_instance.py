@@ -70,10 +70,9 @@ class Admitted:
     def refused(self, limit: int | None) -> None:
         """The attempt, settled by now, could not connect: ``limit`` of these in a row open the breaker."""
         state = self.pick.endpoint.state
-        state.refusals += 1
-        if limit is not None and state.refusals >= limit:
-            reason = f"{state.refusals} consecutive attempts could not connect"
-            state.breaker.trip(reason, permit=self.permit)
+        state.refusals = count = state.refusals + 1
+        if limit is not None and count >= limit:
+            state.breaker.trip(f"{count} consecutive attempts could not connect", permit=self.permit)
 
     def answered(self) -> None:
         """The headers have come: what follows is at the reader's pace, and makes the instance no slower."""
@@ -102,9 +101,10 @@ def left_to_others(endpoint: Endpoint[InstanceState]) -> bool:
     if not on_probation(endpoint):
         return False
     state, now = endpoint.state, monotonic()
-    if state.spared_since is None:
-        state.spared_since = now
-    return now - state.spared_since < SPARED_FOR
+    since = state.spared_since  # read once: a call in another thread may take it back
+    if since is None:
+        since = state.spared_since = now
+    return now - since < SPARED_FOR
 
 
 def soonest(endpoints: Iterable[Endpoint[InstanceState]]) -> float | None:
