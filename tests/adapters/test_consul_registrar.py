@@ -326,6 +326,7 @@ async def test_case_21_a_registration_on_its_way_is_not_overtaken_by_the_deregis
         handle = await register(server.url, registration())
         await eventually(lambda: registers(server), what="the registration to be on its way")
         await handle.deregister()
+        assert len([each for each in server.asked if "/deregister/" in each.path]) == 1, "it was waited for"
         await asyncio.sleep(0.4)
         assert agent.known == {}
 
