@@ -259,6 +259,25 @@ def test_deadlines_go_by_one_clock(chassis_clock: ManualClock) -> None:
     ManualClock().run(asyncio.sleep(1.0))
 
 
+def test_a_task_that_is_cancelled_at_the_end_still_goes_by_it(chassis_clock: ManualClock) -> None:
+    left = []
+
+    async def left_behind() -> None:
+        with timeout(100.0) as scope:
+            try:
+                await asyncio.sleep(1000.0)
+            finally:
+                left.append(scope.remaining())
+
+    async def main() -> None:
+        tasks.append(asyncio.create_task(left_behind()))
+        await asyncio.sleep(60.0)
+
+    tasks: list[asyncio.Task[None]] = []
+    chassis_clock.run(main())
+    assert left == [pytest.approx(40.0)]
+
+
 @pytest.mark.parametrize("start", [0.0, 1e7, 1.8e9, 3e9])
 def test_it_may_show_the_seconds_of_a_century(start: float) -> None:
     """Such as those of a wall clock, where a nanosecond is less than a float can tell."""

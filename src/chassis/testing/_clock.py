@@ -88,11 +88,13 @@ class ManualClock:
         if asyncio.events._get_running_loop() is not None:
             # Before a loop is made, for it could not even be closed.
             raise RuntimeError("an event loop runs in this thread: call this outside of it")
-        with asyncio.Runner(loop_factory=lambda: ManualLoop(self, self.advance)) as runner:
+        with (
+            deadlines_go_by(self),
+            asyncio.Runner(loop_factory=lambda: ManualLoop(self, self.advance)) as runner,
+        ):
             self._runs = True
             try:
-                with deadlines_go_by(self):
-                    return runner.run(main)
+                return runner.run(main)
             finally:
                 self._runs = False
 
