@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from chassis.core import ConfigError, Outcome
-from chassis.loadbalancing import BalancingOptions
-from tests.loadbalancing.balanced import Balanced, instance, named
+from chassis.core import ConfigError, EventBus, Instance, Outcome
+from chassis.loadbalancing import BalancingOptions, EndpointSet
+from tests.loadbalancing.balanced import Balanced, instance, named, snapshot
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,23 @@ def test_another_policy_can_be_chosen_while_it_runs() -> None:
     balanced.set.reconfigure(BalancingOptions(policy="ordered"))
     assert balanced.calls(100) == {"a": 100}
     assert balanced.set.options.policy == "ordered"
+
+
+def test_an_instance_that_comes_while_options_change_follows_the_new_ones() -> None:
+    newer = BalancingOptions(latency_decay=1.0, ejection_window=60.0)
+
+    def create(instance: Instance) -> None:
+        endpoints.reconfigure(newer)
+
+    endpoints: EndpointSet[None] = EndpointSet(
+        "catalog", BalancingOptions(), create=create, dispose=lambda state: None, bus=EventBus()
+    )
+    endpoints.update(snapshot(instance("a")))
+    (endpoint,) = endpoints.endpoints()
+    assert endpoint.latency.decay == 1.0
+    endpoint.recent.record(1000.0)
+    endpoint.recent.expire(1050.0)
+    assert endpoint.recent.total == 1
 
 
 def test_other_options_keep_the_turns_and_what_was_counted() -> None:

@@ -120,20 +120,23 @@ class EndpointSet(Generic[S]):
         known = {each.instance.key for each in self._machine.endpoints}
         in_order = sorted(snapshot.instances, key=lambda each: each.key)
         instances = {each.key: _with_weight(each) for each in in_order}
-        made: dict[tuple[str, str, int], Endpoint[S]] = {}
+        states: dict[tuple[str, str, int], S] = {}
         try:
             for key, instance in instances.items():
                 if key not in known:
-                    made[key] = Endpoint(instance, self._create(instance), self.options)
+                    states[key] = self._create(instance)
         except BaseException:
-            self._dispose_all(made.values())
+            self._dispose_all(states.values())
             raise
         with self._lock:
             if self._closed:
-                unwanted = list(made.values())
+                unwanted = list(states.values())
             else:
                 self._snapshot = snapshot
-                unwanted = self._machine.follow(instances, made, self._clock())
+                # Here, as the options may have changed while states were made.
+                made = {key: Endpoint(instances[key], state, self.options) for key, state in states.items()}
+                departed = self._machine.follow(instances, made, self._clock())
+                unwanted = [each.state for each in departed]
         self._dispose_all(unwanted)
         self._tell()
 
@@ -189,8 +192,8 @@ class EndpointSet(Generic[S]):
         """Dispose of everything that no call holds, the rest when its calls are settled."""
         with self._lock:
             self._closed = True
-            unwanted = self._machine.leave(self._clock())
-        self._dispose_all(unwanted)
+            departed = self._machine.leave(self._clock())
+        self._dispose_all(each.state for each in departed)
         self._tell()
 
     def reconfigure(self, options: BalancingOptions) -> None:
@@ -285,9 +288,9 @@ class EndpointSet(Generic[S]):
             for event in untold:
                 self._bus.emit(event)
 
-    def _dispose_all(self, endpoints: Iterable[Endpoint[S]]) -> None:
-        for each in endpoints:
-            self._dispose(each.state)
+    def _dispose_all(self, states: Iterable[S]) -> None:
+        for each in states:
+            self._dispose(each)
 
 
 def _choose(
