@@ -8,7 +8,7 @@ import pytest
 
 from chassis import Chassis, ClientOptions
 from chassis.client import ServiceUpstreams
-from chassis.core import ConfigError
+from chassis.core import ConfigError, PolicyRegistry
 from chassis.discovery import MemoryDiscovery
 from chassis.loadbalancing import BalancingOptions
 from chassis.retries import HedgeOptions
@@ -39,6 +39,19 @@ def test_other_balancing_for_the_same_service_is_refused() -> None:
         chassis.client("catalog", balancing="random")
     with pytest.raises(ConfigError, match="none of the choices"):
         chassis.client("payments", balancing="fastest")  # type: ignore[arg-type]  # on purpose
+
+
+@pytest.mark.parametrize("part", ["", "/breaker", "/balancing", "/budget"])
+@pytest.mark.parametrize("given", [{"retries": 3}, None, HedgeOptions()])
+def test_what_is_no_options_of_a_clients_policies_changes_nothing(part: str, given: object) -> None:
+    registry = PolicyRegistry()
+    ServiceUpstreams(MemoryDiscovery, registry=registry).upstream("catalog")
+    policy = registry.get(f"client:catalog{part}")
+    assert policy is not None
+    told = policy.describe()
+    with pytest.raises(ConfigError, match=f"^options: {type(given).__name__} is not "):
+        policy.reconfigure(given)
+    assert policy.describe() == told
 
 
 def test_a_sync_client_of_a_hedged_service_is_refused_where_it_is_made() -> None:

@@ -203,6 +203,13 @@ def test_a_process_that_can_open_nothing_more_blames_no_instance(
         assert judge_error(error, http, excused=False) is outcome
 
 
+def test_an_error_of_the_callers_that_is_its_own_cause_comes_out_as_it_is(module: Any) -> None:
+    """As ``raise error from error`` makes it; whose cause is of no interest is not asked for one."""
+    error = ValueError("no body")
+    error.__cause__ = error
+    assert judge_error(error, http_module(module), excused=False) is Outcome.IGNORED
+
+
 def test_a_body_made_of_another_services_answer_is_not_this_instances_fault(
     serve: Serve, calling: Calling
 ) -> None:

@@ -89,7 +89,7 @@ def test_case_40_locks_that_another_thread_held_are_free_in_the_child(serve: Ser
 
         def hold() -> None:
             answered = caller.upstream.answered._condition
-            with caller.upstreams._lock, caller.upstream._opening, pools[0]._lock, answered:
+            with caller.upstreams._lock, caller.upstream._lock, pools[0]._lock, answered:
                 held.set()
                 done.wait(10)
 

@@ -11,10 +11,10 @@ import pytest
 
 from chassis.breaker import BreakerOpened, BreakerOptions, BreakerState
 from chassis.client import ClientOptions
-from chassis.core import ConfigError
+from chassis.core import ChassisError, ConfigError, Deadline, deadline_scope
 from chassis.retries import BudgetOptions
 from tests.client.calling import Caller, catalog
-from tests.client.scripted import ScriptedServer, answer
+from tests.client.scripted import ScriptedServer, answer, hang_up
 from tests.support.ports import free_port
 
 Serve = Callable[..., ScriptedServer]
@@ -87,6 +87,21 @@ def test_only_attempts_in_a_row_that_could_not_connect_count(serve: Serve, calli
         state.endpoints()[0].state.refusals = 2
         caller.get()
         assert state.endpoints()[0].state.refusals == 0
+
+
+def test_an_attempt_that_got_through_and_was_lost_begins_the_row_anew(serve: Serve, calling: Calling) -> None:
+    """Also one that says nothing of the instance, as its caller's time was cut short."""
+    for behaviour, deadline in ((hang_up, 10.0), (answer(delay=5.0), 0.1)):
+        caller = calling(catalog(serve(behaviour)), once(), RATES_ALONE)
+        caller.upstream.open()
+        (endpoint,) = caller.upstream.endpoints.endpoints()
+        for _ in range(20):
+            endpoint.state.refusals = 2
+            with deadline_scope(Deadline.after(deadline)), pytest.raises(ChassisError):
+                caller.get()
+            if endpoint.state.refusals == 0:
+                break  # else this process was too slow to connect in so short a time
+        assert endpoint.state.refusals == 0
 
 
 def test_a_full_pool_of_our_own_is_no_attempt_to_connect(serve: Serve, calling: Calling) -> None:

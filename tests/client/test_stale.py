@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from chassis.breaker import BreakerOptions, BreakerState
+from chassis.breaker import BreakerDisabled, BreakerOptions, BreakerState
 from chassis.client import ServiceUpstreams
-from chassis.core import EventBus, Freshness, Instance, Outcome, PolicyRegistry, Snapshot
+from chassis.core import ConfigError, Event, EventBus, Freshness, Instance, Outcome, PolicyRegistry, Snapshot
 
 
 class Discovery:
@@ -102,3 +103,58 @@ def test_an_instance_that_comes_while_options_change_follows_the_new_ones() -> N
     discovery.tell(snapshot(Freshness.FRESH, LATER, later))
     breakers = [each.state.breaker for each in upstream.endpoints.endpoints()]
     assert [each.options.open_for for each in breakers] == [9.0, 9.0, 9.0]
+
+
+def test_options_that_come_while_others_are_given_out_hold_for_all() -> None:
+    """In another thread, say; here a listener gives them between two breakers."""
+    upstream, discovery = followed()
+    discovery.tell(snapshot(Freshness.FRESH, LATER))
+
+    def listener(event: Event) -> None:
+        if isinstance(event, BreakerDisabled):
+            unsubscribe()
+            upstream.breakers.reconfigure(BreakerOptions(open_for=9.0))
+
+    unsubscribe = upstream._bus.subscribe(listener)
+    upstream.breakers.reconfigure(BreakerOptions(mode="disabled"))
+    breakers = [each.state.breaker for each in upstream.endpoints.endpoints()]
+    assert [(each.options.open_for, each.state) for each in breakers] == [(9.0, BreakerState.CLOSED)] * 2
+
+
+def test_a_listener_may_call_the_service_that_is_being_opened() -> None:
+    """Discovery tells of events while it is asked for the service, and once is enough to ask."""
+    asked = []
+
+    class Telling(Discovery):
+        def subscribe(self, service: str, listener: Callable[[Snapshot], None]) -> Any:
+            asked.append(service)
+            if len(asked) < 3:  # else without end
+                upstream.open()
+            return super().subscribe(service, listener)
+
+    upstream = ServiceUpstreams(Telling, registry=PolicyRegistry(), bus=EventBus()).upstream("catalog")
+    opening = threading.Thread(target=upstream.open, daemon=True)
+    opening.start()
+    opening.join(10)
+    assert not opening.is_alive()
+    assert asked == ["catalog"]
+    assert upstream.known
+    upstream.close()
+    upstream.open()
+    assert asked == ["catalog"] * 2
+
+
+def test_what_could_not_be_opened_is_opened_by_the_next_call() -> None:
+    tries = []
+
+    def discovery() -> Discovery:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ConfigError("it is not there", setting="consul", remedy="start it")
+        return Discovery()
+
+    upstream = ServiceUpstreams(discovery, registry=PolicyRegistry(), bus=EventBus()).upstream("catalog")
+    with pytest.raises(ConfigError):
+        upstream.open()
+    upstream.open()
+    assert upstream.known

@@ -221,6 +221,7 @@ class Attempts:
             self._fail(ended.attempt, ended.error)
             return
         answered = Answered(ended.attempt, ended.response)
+        ended.attempt.admitted.answered()
         ended.attempt.count(answered.outcome)
         answered.settle()
         yield Discard(ended.response)
@@ -247,10 +248,12 @@ class Attempts:
         outcome = judge_error(error, http, excused=excused)
         attempt.settle(outcome, error=error)
         attempt.count(outcome)
-        if outcome is Outcome.FAILURE and isinstance(error, http.unsent_errors):
-            attempt.admitted.refused(self._options.connect_failures)
-            self._upstream.doubt_if_none_connects()
-        elif outcome is Outcome.FAILURE:
+        if isinstance(error, http.unsent_errors):
+            if outcome is Outcome.FAILURE:
+                attempt.admitted.refused(self._options.connect_failures)
+                self._upstream.doubt_if_none_connects()
+        elif isinstance(error, http.broken_errors):
+            # It got through, whosever fault the rest was.
             attempt.admitted.pick.endpoint.state.refusals = 0
 
     def _after_error(self, attempt: Try, error: Exception) -> Line[Admitted | None]:
@@ -280,7 +283,6 @@ class Attempts:
         endpoint = attempt.admitted.pick.endpoint
         attempt.admitted.answered()
         attempt.count(answered.outcome)
-        endpoint.state.refusals = 0
         self._info.instance = attempt.admitted.pick.instance
         self._counted += 1
         if not (

@@ -76,7 +76,9 @@ class Admitted:
 
     def answered(self) -> None:
         """The headers have come: what follows is at the reader's pace, and makes the instance no slower."""
-        self.pick.endpoint.state.breaker.answered(self.permit)
+        state = self.pick.endpoint.state
+        state.refusals = 0
+        state.breaker.answered(self.permit)
         self.pick.answered()
 
 

@@ -53,17 +53,15 @@ def judge_error(error: BaseException, http: HTTPModule, *, excused: bool) -> Out
     :param excused: the time was cut short, or this process was too slow to see the answer; then a
         timeout is none either.
     """
-    if isinstance(error, ChassisError):
-        # Of another call: the caller's body is made of what that one answers, say.
+    if isinstance(error, ChassisError) or not isinstance(error, http.unsent_errors + http.broken_errors):
+        # Of another call, say, whose answer the caller's body is made of.
         return Outcome.IGNORED
     if isinstance(error, http.module.PoolTimeout) or _never_got_away(error):
         # Our own pool was full, our own resolver does not answer, or we can open nothing more.
         return Outcome.IGNORED
     if excused and isinstance(error, http.module.TimeoutException):
         return Outcome.IGNORED
-    if isinstance(error, http.unsent_errors + http.broken_errors):
-        return Outcome.FAILURE
-    return Outcome.IGNORED
+    return Outcome.FAILURE
 
 
 def _never_got_away(error: BaseException) -> bool:

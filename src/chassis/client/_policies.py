@@ -9,6 +9,7 @@ from typing import Any
 from chassis.breaker import BreakerOptions
 from chassis.client._instance import InstanceState
 from chassis.core import Freshness
+from chassis.core.options import check_options
 from chassis.loadbalancing import BalancingOptions, EndpointSet
 from chassis.retries import BudgetOptions, RetryBudget
 
@@ -54,6 +55,7 @@ class BreakerFamily:
 
     def reconfigure(self, options: BreakerOptions) -> None:
         """Give all of them, and those to come, other options."""
+        check_options(options, self.defaults)
         self.options = options
         self.apply()
 
@@ -66,9 +68,11 @@ class BreakerFamily:
 
     def apply(self) -> None:
         """Have all breakers there are follow the options of now."""
-        options = self.effective
-        for each in self._endpoints.endpoints():
-            each.state.breaker.reconfigure(options)
+        followed = None
+        while followed != self.effective:  # else others came meanwhile, and these may have gone over them
+            followed = self.effective
+            for each in self._endpoints.endpoints():
+                each.state.breaker.reconfigure(followed)
 
 
 class BalancingPolicy:
@@ -95,6 +99,7 @@ class BalancingPolicy:
 
     def reconfigure(self, options: BalancingOptions) -> None:
         """Choose by other options; what is known of each instance is kept."""
+        check_options(options, self.defaults)
         self._options = options
         self._endpoints.reconfigure(replace(options, zone=options.zone or self._zone))
 

@@ -27,6 +27,7 @@ from chassis.core import (
     monotonic,
 )
 from chassis.core.forks import tell_after_fork
+from chassis.core.options import check_options
 from chassis.limits import Bulkhead, BulkheadOptions
 from chassis.loadbalancing import BalancingOptions, EndpointSet
 from chassis.metrics import ClientMetrics
@@ -78,7 +79,8 @@ class Upstream:
         """Done when it has, for those who wait. Has a lock, so whoever need not wait leaves it alone."""
         self._discovery = discovery
         self._zone = zone
-        self._opening = threading.Lock()
+        self._lock = threading.RLock()
+        self._following = False
         self._subscription: ServiceSubscription | None = None
         self._doubts = Occasion(_DOUBTS_EVERY)
         self._lags = Occasion(_LAG_TOLD_EVERY)
@@ -88,14 +90,23 @@ class Upstream:
     def open(self) -> None:
         """Begin to follow discovery; nothing if that has begun."""
         if self._subscription is None:
-            with self._opening:
-                if self._subscription is None:
+            with self._lock:
+                # Asked before there is a subscription, too: making it tells of events, and their
+                # listener may call this very service.
+                if self._following:
+                    return
+                self._following = True
+                try:
                     self.balancing.locate(self._zone())
                     self._subscription = self._discovery().subscribe(self.service, self._update)
+                except BaseException:
+                    self._following = False
+                    raise
 
     def after_fork_in_child(self) -> None:
         """Another thread may have held the lock. Discovery follows the service anew by itself."""
-        self._opening = threading.Lock()
+        self._lock = threading.RLock()
+        self._following = self._subscription is not None
         self.answered = concurrent.futures.Future()
         if self.known:
             self.answered.set_result(None)
@@ -174,6 +185,7 @@ class Upstream:
 
     def reconfigure(self, options: ClientOptions) -> None:
         """Take other options; calls under way finish under the old ones, connections stay as they are."""
+        check_options(options, self.defaults)
         self.options = options
         self.bulkhead = self._bulkhead(self.bulkhead)
         self.hedging.reconfigure(options.hedge or HedgeOptions(), monotonic())
@@ -183,7 +195,8 @@ class Upstream:
 
         The options stay, and so do the clients and policies that hold this object.
         """
-        with self._opening:
+        with self._lock:
+            self._following = False
             subscription, self._subscription = self._subscription, None
             if subscription is not None:
                 subscription.close()
