@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -16,9 +17,11 @@ from chassis.adapters.consul import (
     ConsulAnswerError,
     ConsulAPI,
     ConsulError,
+    ConsulForbidden,
     ConsulOptions,
     ConsulRegistrar,
     ConsulRegistrarOptions,
+    ConsulRequest,
     ConsulUnreachable,
 )
 from chassis.core import ConfigError, Event, Freshness, Registration, Status, events
@@ -148,6 +151,24 @@ async def test_a_secret_that_is_repeated_by_whoever_answers_is_not_told_on(where
     assert "**********" in str(caught.value)
 
 
+@pytest.mark.parametrize("token", ["s3cret\n", "s3cret\u00e9"])
+async def test_a_token_for_one_request_that_no_header_can_hold_is_refused_and_not_shown(token: str) -> None:
+    with ScriptedAgent(lambda asked: Answer('""')) as agent:
+        async with ConsulAPI(ConsulOptions(url=agent.url)) as api:
+            with pytest.raises(ConsulForbidden) as caught:
+                await api.send(ConsulRequest(method="GET", path="/v1/status/leader"), token=token)
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_a_handshake_that_nobody_answers_names_what_may_be_wrong() -> None:
+    """An agent of plain HTTP behind an address with https waits for a request, as this process for the handshake."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        async with ConsulAPI(ConsulOptions(url=url, connect_timeout=0.1)) as api:
+            with pytest.raises(ConsulUnreachable, match=r"0\.1 s for a connection with TLS.* says https"):
+                await api.leader()
+
+
 @pytest.mark.parametrize("address", ["999.1.1.1:8500", "http://consul\x7f:8500"])
 async def test_an_address_no_request_can_be_sent_to_is_refused_at_the_start(address: str) -> None:
     with pytest.raises(ConfigError, match="CONSUL_HTTP_ADDR"):
@@ -155,7 +176,8 @@ async def test_an_address_no_request_can_be_sent_to_is_refused_at_the_start(addr
 
 
 @pytest.mark.integration  # it takes seconds
-async def test_case_21_a_registration_that_arrives_late_leaves_no_ghost() -> None:
+@pytest.mark.parametrize("slow", [0.0, 0.6], ids=["answered last", "answered before the deregistration"])
+async def test_case_21_a_registration_that_arrives_late_leaves_no_ghost(slow: float) -> None:
     """SIGTERM comes during the first registration, and the network holds that back longer than anybody waits."""
     held: list[str] = []
     arrived = threading.Event()
@@ -167,6 +189,7 @@ async def test_case_21_a_registration_that_arrives_late_leaves_no_ghost() -> Non
             arrived.set()
         elif "/deregister/" in asked.path:
             held.clear()
+            time.sleep(slow)
         return Answer("[]", headers={"X-Consul-Index": "1"})
 
     with ScriptedAgent(script) as agent:

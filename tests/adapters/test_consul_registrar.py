@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -415,6 +416,51 @@ async def test_maintenance_of_the_services_own_outlives_a_loss_and_ends_by_its_w
         await eventually(lambda: not agent.maintenance, what="its end")
         await eventually(lambda: handle.describe()["maintenance"] is None, what="the first to see it")
         assert handle._machine.maintenance is None
+
+
+class Lagging(Scripted):
+    """After a loss its catalog shows the registration before the maintenance, and is heard after that was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost_once = False
+        self.shown, self.beaten = threading.Event(), threading.Event()
+
+    def __call__(self, asked: Asked) -> Answer:
+        if self.lost_once and asked.path.split("/")[4] == "maintenance":
+            assert self.shown.wait(5)
+        answer = super().__call__(asked)
+        if (
+            self.lost_once
+            and "/health/" in asked.path
+            and self.known
+            and b"maintenance" not in _bytes(answer)
+        ):
+            self.shown.set()
+            assert self.beaten.wait(5)
+        if self.maintenance and self.shown.is_set() and "/check/update/" in asked.path:
+            self.beaten.set()
+        return answer
+
+
+def _bytes(answer: Answer) -> bytes:
+    return answer.body.encode() if isinstance(answer.body, str) else answer.body
+
+
+async def test_maintenance_outlives_a_loss_though_the_catalog_is_heard_late(register: Register) -> None:
+    """What the catalog showed before the maintenance was told again is nobody's word that it is over."""
+    agent = Lagging()
+    with ScriptedAgent(agent) as server:
+        handle = await register(server.url, registration(), ttl=0.6)
+        handle.maintenance("migrating")
+        await eventually(lambda: register.of(MaintenanceBegun), what="the event")
+        agent.known.clear()
+        agent.maintenance.clear()
+        agent.lost_once = agent.lost_check = True
+        await eventually(agent.beaten.is_set, 5, "it to be told again")
+        await eventually(lambda: handle.describe()["maintenance"], what="the catalog to show it again")
+        assert register.of(MaintenanceEnded) == []
+        assert handle._machine.maintenance == "migrating"
 
 
 async def test_an_operators_maintenance_that_stood_before_the_services_own_is_followed_by_it(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import tempfile
+import threading
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -123,6 +125,29 @@ async def test_who_comes_while_the_last_one_leaves_registers_after_that_and_bloc
     await eventually(coming.done, what="the registration")
     await (await coming).leave()
     assert [each.left for each in registry.taken] == [["deregistered"], ["deregistered"]]
+
+
+async def test_who_gives_up_coming_while_the_last_one_leaves_holds_no_lock(folder: Path) -> None:
+    """A process that was told to end meanwhile would count as a worker that stays, for as long as it lives."""
+    registry = Registry()
+    registry.slow = True
+    leaving = asyncio.ensure_future((await registry.announce()).leave())
+    await asyncio.sleep(0)
+    coming = asyncio.ensure_future(registry.announce())
+    await asyncio.sleep(0.1)
+    assert not coming.done()
+    coming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await coming
+    registry.taken[0].goes_on.set()
+    await leaving
+    (path,) = folder.iterdir()
+    await eventually(
+        lambda: not any(each.name.startswith("chassis-lock") for each in threading.enumerate()),
+        what="the thread that waited for the lock to end",
+    )
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 async def test_who_listens_on_all_addresses_is_registered_under_the_one_the_registry_sees(

@@ -8,6 +8,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -87,6 +88,25 @@ def _hold(service: str, port: int) -> int | None:
     return lock
 
 
+async def _held(service: str, port: int) -> int | None:
+    """The shared lock, taken in a thread: that takes as long as the registry lets the other wait."""
+    executor = ThreadPoolExecutor(1, "chassis-lock")
+    holding = executor.submit(_hold, service, port)
+    executor.shutdown(wait=False)
+    try:
+        return await asyncio.wrap_future(holding)
+    except asyncio.CancelledError:
+        # The thread waits on, and what it gets would be nobody's, and held until the process ends.
+        holding.add_done_callback(_let_go)
+        raise
+
+
+def _let_go(holding: Future[int | None]) -> None:
+    lock = None if holding.cancelled() else holding.result()
+    if lock is not None:
+        os.close(lock)
+
+
 def _others_hold(lock: int) -> bool:
     """Whether other workers hold the lock; if not, nobody can take it until it is closed."""
     fcntl.flock(lock, fcntl.LOCK_UN)
@@ -118,9 +138,8 @@ async def register(
             # In a thread: a name server may take its time.
             host = await asyncio.to_thread(_local_address, registry_url, host)
     port = options.port or address.port
-    # Before it is registered, or a worker that leaves would remove what has just been announced; in a
-    # thread, since that takes as long as the registry lets the other wait.
-    lock = await asyncio.to_thread(_hold, service, address.port)
+    # Before it is registered, or a worker that leaves would remove what has just been announced.
+    lock = await _held(service, address.port)
     try:
         registered = await registrar.register(
             Registration(

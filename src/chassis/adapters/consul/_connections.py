@@ -54,9 +54,16 @@ class Connections:
         :param token: in place of the one in the options.
         :raises ConsulUnreachable: no answer came, or not in time.
         :raises ConsulAnswerError: it cannot be decoded, or is too large to be one of Consul's.
-        :raises ConsulForbidden: the token's file cannot be read, or holds no token.
+        :raises ConsulForbidden: the token's file cannot be read or holds no token, or no header can hold
+            ``token``.
         """
         if token:
+            if not (token.isascii() and token.isprintable()):
+                # An HTTP library would name the whole value in its error.
+                raise ConsulForbidden(
+                    f"the token for {request.what} holds what no header can; "
+                    "give the ACL token and nothing else"
+                )
             return await self._send(request, token)
         token = self._current_token()
         response = await self._send(request, token)
@@ -146,7 +153,11 @@ class Connections:
         except (httpx2.RequestError, OSError) as error:
             # A certificate refused in TLS 1.3 is told with the first read, as a bare ssl.SSLError.
             reason = self.without_secrets(_reason(error))
-            if isinstance(error, TimeoutError | httpx2.ReadTimeout):
+            if isinstance(error, httpx2.ConnectTimeout):
+                # Whoever waits for a request in plain HTTP answers no handshake.
+                tls = " with TLS, as its address says https" if options.url.startswith("https:") else ""
+                reason = f"more than {options.connect_timeout:g} s for a connection{tls}"
+            elif isinstance(error, TimeoutError | httpx2.ReadTimeout):
                 reason = f"more than {options.timeout if answered else read:g} s"
             did = "did not end its answer to" if answered else "did not answer"
             broken = isinstance(error, httpx2.ReadError | httpx2.WriteError | httpx2.RemoteProtocolError)

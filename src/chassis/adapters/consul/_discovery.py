@@ -56,8 +56,8 @@ class ConsulDiscovery:
         """Per watched service: source, age in seconds, instances, the reason when empty.
 
         And of the watch: its mode (``blocking``, ``cached`` or ``polled``), its index, what is wrong with
-        entries that cannot be used, the last error, the number of errors by kind, whether an empty answer is held back, and the same of each further
-        datacenter.
+        entries that cannot be used, the last error, the number of errors by kind, whether an empty answer is
+        held back, and the same of each further datacenter.
         """
         described = dict(self._watches.describe())
         for service, watch in list(self._watched.items()):

@@ -178,9 +178,10 @@ class ConsulRegistration:
         try:
             async with asyncio.timeout(_DEREGISTER_CAP):
                 await self._end_beats()
+                on_its_way = self._registering
                 await self._agent.deregister_service(self._registration.id)
-                if self._registering:
-                    # It is still on its way, and may arrive behind what was to follow it.
+                if on_its_way:
+                    # It may have arrived behind what was to follow it, answered meanwhile or not.
                     await asyncio.wait({self._keeping})
                     await self._agent.deregister_service(self._registration.id)
         except TimeoutError:
@@ -238,10 +239,18 @@ class ConsulRegistration:
             if task is Task.INSPECT:
                 return self._missed(task, str(error), now=now)
             if task is not Task.REGISTER and is_lost(error):
-                return machine.lost(str(error), now=now)
+                return self._lost(str(error), now=now)
             if isinstance(error, ConsulUnreachable | ConsulUnavailable):
                 return self._missed(task, str(error), now=now)
             return machine.refused(task, str(error), now=now)
+
+    def _lost(self, error: str, *, now: float) -> Event | None:
+        """The agent does not know what it was to renew."""
+        if self._machine.maintenance is not None:
+            # It went with the registration. An answer of the catalog from before it is told again shows
+            # none, however late that is handled, and must not read as its end by somebody else.
+            self._maintenance = None
+        return self._machine.lost(error, now=now)
 
     def _missed(self, task: Task, error: str, *, now: float) -> Event | None:
         """What was to be done was not, and it is unknown why: it is tried again."""
@@ -268,7 +277,7 @@ class ConsulRegistration:
         held = await self._agent.agent_service(self._registration.id)
         now = monotonic()
         if held is None:
-            return self._machine.lost("it was removed from the agent", now=now)
+            return self._lost("it was removed from the agent", now=now)
         changed = differences(self._definition(), held)
         if changed:
             return self._machine.drifted(f"the agent holds another {', '.join(changed)}", now=now)
