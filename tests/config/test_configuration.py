@@ -180,6 +180,8 @@ def test_the_table_of_settings_shows_nothing_that_looks_secret(make):
         labels: dict[str, str] = {}
         note: str = "x" * 100
         sort_key: int = 3
+        secrets_dir: str = "/run/secrets"
+        token_file: str = "https://me:hunter4@host/"
 
     told = make("[labels]\na = 'b'\n'c.d' = 'e'").settings(Careless).explain()
     assert "hunter" not in told
@@ -187,6 +189,7 @@ def test_the_table_of_settings_shows_nothing_that_looks_secret(make):
     assert "x" * 81 not in told
     assert "sort_key" in told
     assert " 3 " in told
+    assert "'/run/secrets'" in told, "where secrets lie is none"
 
 
 def test_a_clash_between_sources_and_a_value_in_place_of_a_table_are_told(make):

@@ -27,6 +27,8 @@ Hint: TypeAlias = Callable[[Path], str]
 _UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(us|µs|ms|s|m|h|d)?")
 _SENSITIVE = re.compile(r"pass|secret|token|key|cred|dsn|auth|://[^/]*@", re.IGNORECASE)
+_LOCATION = re.compile(r"_(dir|file|path)$")
+_USERINFO = re.compile(r"://[^/]*@")
 _LONGEST = 80
 
 _FAILED: Any = object()
@@ -288,7 +290,7 @@ class _Builder:
 
     def _shown(self, node: Node, raw: Any, path: Path) -> str:
         text = repr(raw)
-        if node.secret or isinstance(raw, Mapping | list) or _SENSITIVE.search(f"{'.'.join(path)} {text}"):
+        if node.secret or isinstance(raw, Mapping | list) or _sensitive(path, text):
             return "the value"
         return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
@@ -381,6 +383,13 @@ def masked(node: Node, path: Path, value: Any) -> str:
     if node.secret or isinstance(value, Secret | SecretStr | SecretBytes):
         return MASK
     text = repr(value)
-    if isinstance(value, str) and _SENSITIVE.search(f"{'.'.join(path)} {text}"):
+    if isinstance(value, str) and _sensitive(path, text):
         return MASK
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _sensitive(path: Path, text: str) -> bool:
+    """Whether a name or a look says that a value is secret. Where a secret lies (``secrets_dir``) is none."""
+    if path and _LOCATION.search(path[-1]):
+        return _USERINFO.search(text) is not None
+    return _SENSITIVE.search(f"{'.'.join(path)} {text}") is not None

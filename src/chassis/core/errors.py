@@ -168,7 +168,10 @@ class NoInstance(Rejected):
     """
 
     def __init__(self, service: str, *, reason: str, retry_after: float | None = None) -> None:
-        super().__init__(f"no instance of service {service!r}: {reason}", retry_after=retry_after)
+        super().__init__(
+            f"no instance of service {service!r}: {reason}; `chassis doctor` tells what to do",
+            retry_after=retry_after,
+        )
         self.service = service
         self.reason = reason
 

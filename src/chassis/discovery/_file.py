@@ -34,10 +34,19 @@ class FileDiscovery:
 
     :param path: the file; ``.json`` is read as JSON, everything else as TOML.
     :param poll: seconds between two reads, while somebody listens.
+    :param setting: where the path stands, for a message that the file cannot be read.
+    :param origin: where that setting comes from, for the same.
     :raises ConfigError: the file cannot be read or used at the start.
     """
 
-    def __init__(self, path: str | Path, *, poll: Seconds = 1.0) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        poll: Seconds = 1.0,
+        setting: str = "path",
+        origin: str | None = None,
+    ) -> None:
         check_seconds("poll", poll)
         self.path = Path(path)
         self._poll = poll
@@ -46,7 +55,8 @@ class FileDiscovery:
         except OSError as error:
             raise ConfigError(
                 f"{str(path)!r} cannot be read: {error.strerror}",
-                setting="services file",
+                setting=setting,
+                origin=origin,
                 remedy="put a file there that this process may read",
             ) from error
         self._reading: asyncio.Task[None] | None = None

@@ -181,7 +181,11 @@ class Runtime:
                     located[name] = each.urls
             sources: list[Discovery] = [StaticDiscovery(located)]
             if options.services_file:
-                self._services_file = FileDiscovery(options.services_file)
+                self._services_file = FileDiscovery(
+                    options.services_file,
+                    setting=f"{TABLE}.services_file",
+                    origin=self._options.origin(("services_file",)),
+                )
                 sources.append(self._services_file)
             services = self._consul_options(options)
             if self._consul is not None:
