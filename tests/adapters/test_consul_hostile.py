@@ -77,6 +77,18 @@ async def test_case_3_what_follows_a_blocking_querys_first_byte_is_not_given_the
                     await api.health("a", index=1, wait=60)
 
 
+async def test_a_large_answer_is_read_to_its_end_though_the_link_is_slow() -> None:
+    """It takes longer than an answer may, but what comes shows that it does."""
+    piece = bytes(1 << 20)
+    head = HEAD + f"Content-Length: {13 * len(piece)}\r\n\r\n".encode()
+    with RawAgent(head + piece, piece, pause=0.04) as agent:
+        async with ConsulAPI(ConsulOptions(url=agent.url, timeout=0.3)) as api:
+            begun = time.monotonic()
+            response = await api.send(ConsulRequest(method="GET", path="/v1/agent/services"))
+            assert time.monotonic() - begun > 0.4
+    assert len(response.content) == 13 * len(piece)
+
+
 async def test_an_answer_without_end_is_not_read_on() -> None:
     """Memory is not given to whoever sends the most; what is compressed counts as it is unpacked."""
     # A chunk of 4 MiB, sent again and again.

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _MAX_CONNECTIONS = 128
 _MAX_ANSWER = 32 * 1024 * 1024
 """Bytes: more than ten thousand instances have. What comes over a network may have no end."""
+_SLOWEST = 128 * 1024
+"""Bytes a second that a large answer comes with at least: a slow link is no reason never to learn of anything."""
 
 
 class Connections:
@@ -137,9 +139,7 @@ class Connections:
                 ) as response,
             ):
                 answered = True
-                # What the agent waited for has come: the rest of the answer follows at once.
-                limit.reschedule(asyncio.get_running_loop().time() + options.timeout)
-                content = await _read(request, response)
+                content = await self._read(request, response, limit)
             return ConsulResponse(status=response.status_code, headers=response.headers, content=content)
         except httpx2.PoolTimeout as error:
             raise ConsulUnreachable(
@@ -167,6 +167,24 @@ class Connections:
                 # An agent that refuses a connection says nothing at all.
                 dropped=broken and not answered,
             ) from error
+
+    async def _read(self, request: ConsulRequest, response: httpx2.Response, limit: asyncio.Timeout) -> bytes:
+        """The response's body, unless it has no end.
+
+        What the agent waited for has come: the rest follows at once, as far as the link allows.
+        """
+        until = asyncio.get_running_loop().time() + self.options.timeout
+        limit.reschedule(until)
+        content = bytearray()
+        async for chunk in response.aiter_bytes():
+            content += chunk
+            if len(content) > _MAX_ANSWER:
+                raise ConsulAnswerError(
+                    f"Consul's answer to {request.what} is larger than {_MAX_ANSWER >> 20} MiB, "
+                    "and was not read on"
+                )
+            limit.reschedule(until + len(content) / _SLOWEST)
+        return bytes(content)
 
     def _client(self) -> httpx2.AsyncClient:
         loop = asyncio.get_running_loop()
@@ -230,18 +248,6 @@ def _basic(auth: str) -> str:
     """The credentials as RFC 7617 writes them; "" for none."""
     # A name alone has an empty password, as in Consul's own tools.
     return base64.b64encode((auth if ":" in auth else f"{auth}:").encode()).decode() if auth else ""
-
-
-async def _read(request: ConsulRequest, response: httpx2.Response) -> bytes:
-    """The response's body, unless it has no end."""
-    content = bytearray()
-    async for chunk in response.aiter_bytes():
-        content += chunk
-        if len(content) > _MAX_ANSWER:
-            raise ConsulAnswerError(
-                f"Consul's answer to {request.what} is larger than {_MAX_ANSWER >> 20} MiB, and was not read on"
-            )
-    return bytes(content)
 
 
 def _context(options: ConsulOptions) -> ssl.SSLContext | None:

@@ -26,7 +26,8 @@ class ConsulOptions:
     :param verify: whether the agent's certificate is verified.
     :param tls_server_name: name the certificate must bear; "" for the host in ``url``.
     :param connect_timeout: seconds to wait for a connection.
-    :param timeout: seconds to wait for an answer, on top of the wait of a blocking query.
+    :param timeout: seconds to wait for an answer, on top of the wait of a blocking query, and then for the
+        rest of it: a large one has a second more for each 128 KiB that has come.
     :raises ConfigError: a value cannot be used.
     """
 
