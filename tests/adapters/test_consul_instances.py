@@ -94,6 +94,8 @@ def test_case_12_missing_and_null_fields_are_no_harm() -> None:
     assert parse_instance(bare).weight == 1
     bare["Service"]["Weights"] = {"Passing": 10**400}
     assert parse_instance(bare).weight == 65535, "what no float can hold"
+    bare["Service"]["Weights"] = {"Passing": True}
+    assert type(parse_instance(bare).weight) is int, "no snapshot file takes another"
 
 
 BAD: list[Any] = [

@@ -98,4 +98,4 @@ def _status(checks: Iterable[Mapping[str, Any]]) -> Status:
 def _weight(weights: Mapping[str, Any], status: Status) -> int:
     weight = weights.get("Warning" if status is Status.WARNING else "Passing", 1)
     # Consul takes no more than 65535.
-    return min(weight, 65535) if isinstance(weight, int) and weight >= 1 else 1
+    return min(weight, 65535) if type(weight) is int and weight >= 1 else 1
