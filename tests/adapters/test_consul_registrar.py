@@ -409,13 +409,15 @@ async def test_maintenance_of_the_services_own_outlives_a_loss_and_ends_by_its_w
         agent.maintenance.clear()
         agent.lost_check = True
         await eventually(lambda: agent.maintenance and len(registers(server)) == 2, 5, "it to be told again")
+        # Its end is what follows its sight, and the loss had taken that away.
+        await eventually(lambda: handle.describe()["maintenance"], what="the catalog to show it again")
         # Another worker of the same address may end it: they are one instance.
         other = await register(server.url, registration(), ttl=0.6)
         await eventually(lambda: other.describe()["maintenance"], what="the other worker to see it")
         other.maintenance(None)
         await eventually(lambda: not agent.maintenance, what="its end")
-        await eventually(lambda: handle.describe()["maintenance"] is None, what="the first to see it")
-        assert handle._machine.maintenance is None
+        await eventually(lambda: handle._machine.maintenance is None, what="the first to see it")
+        assert handle.describe()["maintenance"] is None
 
 
 class Lagging(Scripted):
