@@ -20,6 +20,7 @@ from chassis.core import Instance
 from chassis.discovery import MemoryDiscovery, MergedDiscovery
 from chassis.server import Address
 from tests.client.scripted import ScriptedServer, answer
+from tests.support.name_server import NameServer
 from tests.support.processes import ManagedProcess
 from tests.support.scripted_agent import Answer, Asked, ScriptedAgent
 from tests.support.servers import BaoServer, ConsulServer
@@ -30,13 +31,22 @@ NAMES = (
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def names() -> Iterator[str]:
+    """The address of a name server that knows no name. What nobody knows waits for its answer."""
+    server = NameServer()
+    yield server.address
+    server.close()
+
+
 @pytest.fixture
 def doctor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], names: str
 ) -> Callable[..., tuple[int, str]]:
     """Runs the command in an empty folder, with this environment: its exit status and all it printed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CHASSIS_DNS__NAMESERVERS", json.dumps([names]))
 
     def run(*arguments: str, **environment: str) -> tuple[int, str]:
         for name in NAMES:
