@@ -299,6 +299,22 @@ def test_what_is_done_about_an_agent_goes_by_what_it_answers(
     assert "start the agent" not in page
 
 
+def test_a_name_server_that_is_silent_is_not_taken_for_the_silence_of_all(doctor: Any) -> None:
+    """Consul says that it knows no such service; whether DNS does is not said in time."""
+    silent = NameServer()
+    silent.silent = True
+    with ScriptedAgent(lambda asked: REST.get(asked.path, MISSING)) as server:
+        ended, page = doctor(
+            *("--service", "zzz", "--wait", "0.5"),
+            CONSUL_HTTP_ADDR=server.url,
+            CHASSIS_DNS__NAMESERVERS=json.dumps([silent.address]),
+        )
+    silent.close()
+    assert ended == 1
+    assert "zzz: not all of its sources have answered in 0.5 s" in page
+    assert "see whether the name servers answer" in page
+
+
 def test_a_service_that_alone_is_not_answered_shows_the_answer(doctor: Any) -> None:
     """The agent answers, and its cluster or a proxy does not: what it said is the only trace of it."""
 

@@ -116,7 +116,7 @@ async def _ask(found: Examination, names: tuple[str, ...], wait: float) -> list[
     finally:
         for each in subscriptions:
             each.close()
-    silent = {"instances": [], "reason": f"no source has answered in {wait:g} s"}
+    silent = {"instances": [], "reason": f"not all of its sources have answered in {wait:g} s"}
     asked = [
         Service(
             name=name, told={"origin": found.written.get(name), **(told[name] if name in heard else silent)}
@@ -193,7 +193,7 @@ def _next_step(name: str, reason: Any, found: Examination, known: tuple[str, ...
     if reason == Reason.REGISTRY_DOWN.value:
         return f"the registry answers other questions: see its log, and {CROWDED}"
     if reason != Reason.NOT_REGISTERED.value:
-        return "try again with a longer --wait"
+        return "try again with a longer --wait, and see whether the name servers answer"
     if found.consul is None:
         return (
             f"say where it is (CHASSIS_SERVICES__{name.upper().replace('-', '_')}=http://host:port), "
